@@ -1,0 +1,99 @@
+"""Leastwise sends every LLM call to the cheapest model tier that should do it.
+
+It says what it has proved and what it has not. Importing this package opens
+nothing; what it exports is loaded when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from leastwise.build import Runtime
+    from leastwise.config import Config
+    from leastwise.errors import (
+        ConfigError,
+        LeastwiseError,
+        LogError,
+        RequestError,
+        StoreError,
+        UnknownPriceError,
+    )
+    from leastwise.ladder import Code, Decision, Ladder, Outcome, Reason, Task, Tier
+    from leastwise.messages import Request, Usage
+    from leastwise.routing import Policy, Router
+    from leastwise.sdk import Anthropic, AsyncAnthropic, outcome, record, wrap
+
+__all__ = [
+    "Anthropic",
+    "AsyncAnthropic",
+    "Code",
+    "Config",
+    "ConfigError",
+    "Decision",
+    "Ladder",
+    "LeastwiseError",
+    "LogError",
+    "Outcome",
+    "Policy",
+    "Reason",
+    "Request",
+    "RequestError",
+    "Router",
+    "Runtime",
+    "StoreError",
+    "Task",
+    "Tier",
+    "UnknownPriceError",
+    "Usage",
+    "outcome",
+    "record",
+    "wrap",
+]
+
+_HOMES = {
+    "leastwise.build": ("Runtime",),
+    "leastwise.config": ("Config",),
+    "leastwise.errors": (
+        "ConfigError",
+        "LeastwiseError",
+        "LogError",
+        "RequestError",
+        "StoreError",
+        "UnknownPriceError",
+    ),
+    "leastwise.ladder": ("Code", "Decision", "Ladder", "Outcome", "Reason", "Task", "Tier"),
+    "leastwise.messages": ("Request", "Usage"),
+    "leastwise.routing": ("Policy", "Router"),
+    "leastwise.sdk": ("Anthropic", "AsyncAnthropic", "outcome", "record", "wrap"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Load an exported name when it is first used.
+
+    Raises:
+        ImportError: the name needs the `anthropic` extra, which is not installed.
+    """
+    if name == "__version__":
+        return import_module("importlib.metadata").version("leastwise")
+    home = _HOME_OF.get(name)
+    if home is None:
+        message = f"module 'leastwise' has no attribute {name!r}"
+        raise AttributeError(message)
+    try:
+        module = import_module(home)
+    except ModuleNotFoundError as error:
+        if error.name != "anthropic":
+            raise
+        message = f'leastwise.{name} needs the anthropic SDK: pip install "leastwise[anthropic]"'
+        raise ImportError(message) from error
+    value = globals()[name] = getattr(module, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the exported names."""
+    return sorted([*__all__, "__version__"])

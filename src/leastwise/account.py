@@ -1,0 +1,203 @@
+"""What the ledger and the caller are told of a request, however it ended.
+
+A request is *answered*, *failed* or *abandoned*; each gives one row. Savings are
+re-priced: the baseline's price for the tokens that were used, in the baseline's
+own tokenizer, less everything spent on the request. Where we chose nothing
+(observe, off) nothing is saved; what could move is told apart, quality unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import msgspec
+
+from leastwise.attempt import Answer, Call, Terms, moment
+from leastwise.errors import UnknownPriceError, UpstreamFailure
+from leastwise.features import Features
+from leastwise.ladder import Code, Decision, Outcome, Reason, Tier
+from leastwise.ledger import Entry, Exchange, Measured
+from leastwise.messages import Usage
+from leastwise.money import to_usd
+from leastwise.prices import baseline_cost
+from leastwise.routing import Known
+from leastwise.steps import Record
+
+#: Modes in which we chose the model; elsewhere nothing is saved and no tool call is pinned.
+_CHOSEN: Final = ("auto", "enforce")
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Builds the request's row and outcome, however it ends."""
+
+    call: Call
+    terms: Terms
+    read: Features
+    known: Known
+    decision: Decision
+    fault: str
+
+    def because(self, code: Code, words: str) -> Teller:
+        """Return a teller with one more reason, and no clamp."""
+        reason = Reason(code, words, self.decision.model, self.decision.model)
+        reasons = (*self.decision.reasons, reason)
+        return replace(self, decision=replace(self.decision, reasons=reasons, max_tokens=None))
+
+    def instead(self, model: str, code: Code, words: str) -> Teller:
+        """Return a teller for another model, with the reason why."""
+        tier = self.terms.ladder.of_model(model) or Tier("", model, self.decision.upstream)
+        reasons = (*self.decision.reasons, Reason(code, words, self.decision.model, model))
+        changed = replace(
+            self.decision,
+            model=model,
+            tier=tier.name,
+            upstream=tier.upstream,
+            reasons=reasons,
+            max_tokens=None,
+        )
+        return replace(self, decision=changed)
+
+    def abandoned(self, entry: Entry) -> Record:
+        """Return the row for a caller who left while `entry` was under way."""
+        return Record(self._row("abandoned", 0, entry))
+
+    def failed(self, failure: UpstreamFailure) -> Record:
+        """Return the row for a request that nobody answered."""
+        return Record(self._row("error", failure.status or 0, None))
+
+    def answered(self, answer: Answer) -> Record:
+        """Return the row for an answer, whole or cut short."""
+        is_whole = answer.facts.is_complete and answer.failure is None
+        is_ours = self.decision.mode in _CHOSEN
+        row = self._row("ok" if is_whole else "cut", 200, answer.entry)
+        pins = answer.facts.tool_use_ids if is_ours else ()
+        return Record(row, pins, self._measured(answer) if is_whole else None)
+
+    def _measured(self, answer: Answer) -> Measured | None:
+        model = self.terms.models.get(answer.entry.model)
+        actual = answer.entry.usage.prompt_tokens
+        if model is None or not self.decision.input_tokens or not actual:
+            return None
+        correction = self.known.corrections.get(model.tokenizer, 1.0)
+        return Measured(model.tokenizer, round(self.decision.input_tokens / correction), actual)
+
+    def _row(self, result: str, status: int, entry: Entry | None) -> Exchange:
+        call, decision, spent = self.call, self.decision, self.call.spent
+        usage = entry.usage if entry is not None else Usage()
+        served = entry.model if entry is not None else ""
+        baseline_nusd, could_nusd = self._compared(entry)
+        spent_nusd = sum(one.cost_nusd for one in spent)
+        return Exchange(
+            id=call.id,
+            at=call.at,
+            tenant=call.tenant,
+            key=call.key,
+            session=self.read.session,
+            tag=call.task.tag or "",
+            kind="message",
+            mode=decision.mode,
+            asked=decision.asked,
+            served=served,
+            tier=decision.tier if served else "",
+            upstream=decision.upstream,
+            would=decision.would,
+            result=result,
+            status=status,
+            decision_json=_decision_json(decision),
+            policy_hash=self.terms.policy_hash,
+            baseline=decision.baseline.model,
+            baseline_how=decision.baseline.how,
+            baseline_nusd=baseline_nusd,
+            spent_nusd=spent_nusd,
+            discarded_nusd=spent_nusd - (entry.cost_nusd if entry is not None else 0),
+            saved_nusd=baseline_nusd - spent_nusd if decision.mode in _CHOSEN else 0,
+            could_nusd=could_nusd,
+            arm="kept" if any(r.code is Code.NOT_IN_SHARE for r in decision.reasons) else "treated",
+            complexity=decision.complexity or "",
+            task_type=decision.task_type,
+            certainty=_certainty(spent),
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.output_tokens,
+            latency_s=max(0.0, self.terms.clock() - call.at),
+            fault=self.fault,
+        )
+
+    def _compared(self, entry: Entry | None) -> tuple[int, int]:
+        """Return the baseline's price for the tokens used, and what the routed model would have saved."""
+        if entry is None:
+            return 0, 0
+        decision = self.decision
+        if entry.model == decision.baseline.model or entry.cost_nusd == 0 == entry.usage.output_tokens:
+            baseline_nusd = entry.cost_nusd
+        else:
+            baseline_nusd = self._repriced(entry, decision.baseline.model)
+        if not decision.would:
+            return baseline_nusd, 0
+        return baseline_nusd, baseline_nusd - self._repriced(entry, decision.would)
+
+    def _repriced(self, entry: Entry, model: str) -> int:
+        tier = self.terms.ladder.of_model(model)
+        provider = tier.upstream if tier is not None else entry.provider
+        at, book, models = moment(entry.asked_at), self.terms.book, self.terms.models
+        try:
+            return baseline_cost(entry.usage, entry.model, model, at, book, models, provider=provider).nusd
+        except UnknownPriceError:
+            return entry.cost_nusd  # nothing to compare with: neither saved nor lost
+
+    def outcome(self, answer: Answer) -> Outcome:
+        """Return the outcome for the caller."""
+        return outcome_of(self.answered(answer).exchange, self.call.spent, self.decision.reasons, self.terms)
+
+
+def outcome_of(row: Exchange, entries: list[Entry], reasons: tuple[Reason, ...], terms: Terms) -> Outcome:
+    """Return a row and its entries as an `Outcome`."""
+    used: dict[str, Usage] = {}
+    for entry in entries:
+        tier = terms.ladder.of_model(entry.model)
+        name = tier.name if tier is not None else entry.model
+        used[name] = used.get(name, Usage()).plus(entry.usage)
+    return Outcome(
+        exchange=row.id,
+        tier=row.tier,
+        model=row.served,
+        asked=row.asked,
+        mode=row.mode,
+        complexity=row.complexity or None,  # type: ignore[arg-type]  # written from a Complexity
+        reasons=reasons,
+        cost_usd=to_usd(row.spent_nusd),
+        baseline_usd=to_usd(row.baseline_nusd),
+        baseline_model=row.baseline,
+        baseline_how=row.baseline_how,  # type: ignore[arg-type]  # written from a HowBaseline
+        saved_usd=to_usd(row.saved_nusd),
+        could_save_usd=to_usd(row.could_nusd),
+        would=row.would,
+        same_quality="as asked" if row.served == row.baseline else "not measured",
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        usage_by_tier={
+            name: {"input_tokens": usage.prompt_tokens, "output_tokens": usage.output_tokens}
+            for name, usage in used.items()
+        },
+        certainty=row.certainty,
+        result=row.result,
+    )
+
+
+def _certainty(spent: list[Entry]) -> str:
+    found = {entry.certainty for entry in spent}
+    return next((certainty for certainty in ("lost", "estimated") if certainty in found), "exact")
+
+
+def _decision_json(decision: Decision) -> str:
+    return msgspec.json.encode(
+        {
+            "complexity": decision.complexity,
+            "type": decision.task_type,
+            "sure": decision.is_sure,
+            "input_tokens": decision.input_tokens,
+            "max_tokens": decision.max_tokens,
+            "reasons": [[r.code.value, r.words, r.before, r.after] for r in decision.reasons],
+        }
+    ).decode()

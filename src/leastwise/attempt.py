@@ -1,0 +1,306 @@
+"""One attempt after another at one model: lease, send, retry, settle.
+
+An attempt is an entry of the ledger with a lease of its own. A refused or failed
+attempt (an HTTP error, a connection never made) settles at 0; one that was cut
+after it was sent settles as `estimated`, never below what was billed. Retries are
+ours, in this one place, by the caller's own settings and the upstream's hints.
+
+Retry rules follow the official SDK: 408, 409, 429, 5xx and connection errors;
+`x-should-retry`, `retry-after-ms` and `retry-after` are obeyed.
+Source: https://github.com/anthropics/anthropic-sdk-python `_base_client.py`
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from leastwise.errors import UnknownPriceError, UpstreamFailure
+from leastwise.features import Features, prompt_bound
+from leastwise.ladder import Decision, Ladder, Task
+from leastwise.ledger import Certainty, Entry, Purpose, new_id
+from leastwise.messages import Facts, Reply, Request, Usage
+from leastwise.models import Models
+from leastwise.prices import Cost, PriceBook, cost, worst_case
+from leastwise.routing import Known
+from leastwise.steps import Lease, Record, Relayed, Settle, Sleep, Steps, relay, send
+
+_FIRST_PAUSE_S: Final = 0.5
+_LONGEST_PAUSE_S: Final = 8.0
+_LONGEST_HINT_S: Final = 60.0
+_JITTER: Final = 0.25
+
+_RETRIED: Final = frozenset({408, 409, 429})
+_SERVER_ERROR: Final = 500
+
+#: Faster than any Claude model answers: what an unseen answer may have produced by now.
+_TOKENS_PER_S: Final = 250
+#: A token of Claude's has more than two bytes in every script measured.
+_BYTES_PER_TOKEN: Final = 2
+#: What a request without a readable `max_tokens` is reserved for.
+_UNKNOWN_MAX_TOKENS: Final = 128_000
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What exchanges need from outside; the same for all exchanges of one client.
+
+    Attributes:
+        decide: Chooses the model (`Router.decide`).
+        ladder: The tiers.
+        book: Dated prices.
+        models: What is known of each model.
+        policy_hash: Names the policy in force.
+        clock: Seconds since the epoch.
+        rng: Draws ids, shares and jitter.
+    """
+
+    decide: Callable[[Request, Task, Features, Known, datetime, float], Decision]
+    ladder: Ladder
+    book: PriceBook
+    models: Models
+    policy_hash: str
+    clock: Callable[[], float]
+    rng: random.Random
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of one caller, as it enters an exchange."""
+
+    id: str
+    at: float
+    request: Request
+    task: Task
+    tenant: str = "local"
+    key: str = ""
+    max_retries: int = 2
+    spent: list[Entry] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A settled attempt: the reply, its final facts, its entry, and what cut it short, if anything."""
+
+    reply: Reply
+    facts: Facts
+    entry: Entry
+    failure: UpstreamFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """One attempt under way: enough to write its entry however it ends."""
+
+    call: Call
+    terms: Terms
+    request: Request
+    upstream: str
+    purpose: Purpose
+    parent: str
+    id: str
+    at: float
+    worst: Cost
+    counts_unpriced: bool
+
+    def entry(self, facts: Facts, *, status: int, request_id: str = "") -> Entry:
+        """Return the entry for an answer: exact when it arrived whole, else estimated upwards."""
+        model = facts.model or self.request.model
+        certainty: Certainty = "exact" if facts.is_complete else "estimated"
+        usage = facts.usage if facts.is_complete else self._estimate(facts)
+        return self._entry(model, usage, certainty, status=status, facts=facts, request_id=request_id)
+
+    def failed(self, failure: UpstreamFailure) -> Entry:
+        """Return the entry for an attempt that brought no answer."""
+        request_id = failure.request_id or ""
+        if failure.status is not None or not failure.was_sent:
+            return self._entry(
+                self.request.model,
+                Usage(),
+                "exact",
+                status=failure.status or 0,
+                facts=Facts(),
+                request_id=request_id,
+            )
+        return self.entry(Facts(), status=0, request_id=request_id)
+
+    def _estimate(self, facts: Facts) -> Usage:
+        """Return usage of an answer that broke off: input as reported, else its bound; output at most.
+
+        Output is the largest of the last report, what was seen, and what the model could
+        have produced by now, thinking that is never shown included; at most `max_tokens`.
+        """
+        elapsed_s = max(0.0, self.terms.clock() - self.at)
+        output = max(
+            facts.usage.output_tokens,
+            facts.visible_bytes // _BYTES_PER_TOKEN,
+            int(elapsed_s * _TOKENS_PER_S),
+        )
+        usage = facts.usage if facts.model else Usage(input_tokens=prompt_bound(self.request))
+        return replace(usage, output_tokens=min(output, max(_cap(self.request), facts.usage.output_tokens)))
+
+    def _entry(
+        self, model: str, usage: Usage, certainty: Certainty, *, status: int, facts: Facts, request_id: str
+    ) -> Entry:
+        priced = self._price(model, usage)
+        return Entry(
+            id=self.id,
+            exchange_id=self.call.id,
+            parent=self.parent,
+            purpose=self.purpose,
+            provider=self.upstream,
+            model=model,
+            asked_at=self.at,
+            status=status,
+            usage=usage,
+            price_row=priced.price_row,
+            cost_nusd=priced.nusd,
+            worst_nusd=self.worst.nusd,
+            certainty=certainty,
+            message_id=facts.message_id,
+            request_id=request_id,
+        )
+
+    def _price(self, model: str, usage: Usage) -> Cost:
+        at = moment(self.at)
+        book = self.terms.book
+        if not book.has(model, at, self.upstream):
+            model = self.request.model  # an answer that names itself in a spelling of its own
+        try:
+            return cost(usage, model, at, book, provider=self.upstream)
+        except UnknownPriceError:
+            if self.counts_unpriced:
+                return Cost(0, "")
+            raise
+
+
+def attempt(
+    call: Call,
+    terms: Terms,
+    request: Request,
+    upstream: str,
+    *,
+    abandoned: Callable[[Entry], Record],
+    purpose: Purpose = "answer",
+    counts_unpriced: bool = False,
+) -> Steps[Answer]:
+    """Send `request` until it is answered or may not be tried again.
+
+    Args:
+        call: The exchange this belongs to; every entry is added to its `spent`.
+        terms: See `Terms`.
+        request: What to send, its `model` already chosen.
+        upstream: Who serves that model.
+        abandoned: Builds the request's row when the caller leaves during this attempt.
+        purpose: What the ledger calls it; repeats are `retry`.
+        counts_unpriced: Count a model without a price at $0 instead of refusing it.
+
+    Raises:
+        UpstreamFailure: the last attempt failed before an answer began.
+        UnknownPriceError: the model has no price; nothing was sent.
+    """
+    parent = ""
+    for turn in range(call.max_retries + 1):
+        now = terms.clock()
+        sent = _Sent(
+            call,
+            terms,
+            request,
+            upstream,
+            purpose if turn == 0 else "retry",
+            parent,
+            id=new_id(now, terms.rng),
+            at=now,
+            worst=_worst(request, upstream, now, terms, counts_unpriced=counts_unpriced),
+            counts_unpriced=counts_unpriced,
+        )
+        parent = parent or sent.id
+        yield Lease(sent.id, call.id, sent.worst.nusd, _on_abandon(sent, abandoned))
+        try:
+            reply = yield from send(sent.id, upstream, request)
+        except UpstreamFailure as failure:
+            yield _settle(call, sent.failed(failure))
+            if turn == call.max_retries or not may_retry(failure):
+                raise
+            yield Sleep(pause_s(failure.headers, turn, terms.rng, terms.clock()))
+            continue
+        relayed = Relayed(reply.facts)
+        if reply.is_live:
+            relayed = yield from relay(reply)
+        entry = sent.entry(relayed.facts, status=200, request_id=reply.request_id)
+        yield _settle(call, entry)
+        return Answer(reply, relayed.facts, entry, relayed.failure)
+    raise AssertionError
+
+
+def _settle(call: Call, entry: Entry) -> Settle:
+    call.spent.append(entry)
+    return Settle(entry)
+
+
+def _on_abandon(
+    sent: _Sent, abandoned: Callable[[Entry], Record]
+) -> Callable[[Facts], tuple[Settle, Record]]:
+    def write(facts: Facts) -> tuple[Settle, Record]:
+        settled = next((entry for entry in sent.call.spent if entry.id == sent.id), None)
+        settle = Settle(settled) if settled else _settle(sent.call, sent.entry(facts, status=0))
+        return settle, abandoned(settle.entry)
+
+    return write
+
+
+def _worst(request: Request, upstream: str, now: float, terms: Terms, *, counts_unpriced: bool) -> Cost:
+    try:
+        return worst_case(
+            prompt_bound(request), _cap(request), request.model, moment(now), terms.book, provider=upstream
+        )
+    except UnknownPriceError:
+        if counts_unpriced:
+            return Cost(0, "")
+        raise
+
+
+def _cap(request: Request) -> int:
+    return _UNKNOWN_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+
+
+def moment(seconds: float) -> datetime:
+    """Return seconds since the epoch as a time with its zone."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def may_retry(failure: UpstreamFailure) -> bool:
+    """Tell whether the same request may be sent again; the upstream's own word comes first."""
+    hint = failure.headers.get("x-should-retry")
+    if hint in ("true", "false"):
+        return hint == "true"
+    return failure.status is None or failure.status in _RETRIED or failure.status >= _SERVER_ERROR
+
+
+def pause_s(headers: Mapping[str, str], turn: int, rng: random.Random, now: float) -> float:
+    """Return seconds to wait before retry number `turn`, as the upstream asks, else doubling from 0.5 to 8."""
+    hinted = _hinted_pause_s(headers, now)
+    if hinted is not None and 0 < hinted <= _LONGEST_HINT_S:
+        return hinted
+    pause = min(_FIRST_PAUSE_S * 2.0**turn, _LONGEST_PAUSE_S)
+    return pause * (1 - _JITTER * rng.random())
+
+
+def _hinted_pause_s(headers: Mapping[str, str], now: float) -> float | None:
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        text = headers.get(name)
+        if text is None:
+            continue
+        try:
+            return float(text) * scale
+        except ValueError:
+            pass
+        try:
+            return parsedate_to_datetime(text).timestamp() - now
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,274 @@
+"""`leastwise doctor`: everything a call needs, looked at one by one, each with what to do.
+
+Nothing that costs is sent: the upstream is only asked which models it has. A key is never
+printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from rich.table import Table
+
+from leastwise.cli.config import verify
+from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, answer, print_json, say_next
+from leastwise.cli.init import list_models, reason
+from leastwise.config import MEMORY, Config, Upstream, load, misspelt
+from leastwise.errors import ConfigError, UpstreamFailure
+from leastwise.models import canonical, load_models
+
+State = Literal["ok", "warn", "fail"]
+
+_SOON: Final = timedelta(days=60)
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+_MOUNTS: Final = Path("/proc/self/mounts")
+#: SQLite's locks are not reliable there, so two writers could damage the file.
+_NETWORK: Final = frozenset(
+    {
+        *(
+            "9p",
+            "afs",
+            "beegfs",
+            "ceph",
+            "cifs",
+            "gpfs",
+            "lustre",
+            "nfs",
+            "nfs4",
+            "smb3",
+            "smbfs",
+            "virtiofs",
+        ),
+        *("fuse.glusterfs", "fuse.s3fs", "fuse.sshfs"),
+    }
+)
+#: These end with the container or the machine's uptime.
+_FLEETING: Final = frozenset({"overlay", "ramfs", "tmpfs"})
+_SDK_FROM: Final = (2, 12)
+_SDK_BELOW: Final = (3,)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at: what was found, and what to do about it ("" when it is well)."""
+
+    name: str
+    state: State
+    words: str
+    do: str = ""
+
+
+def doctor(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
+    """Check configuration, prices, store, key and upstream; exit code 1 when something is wrong."""
+    found = list(examine(config, os.environ, datetime.now(UTC)))
+    is_well = all(check.state != "fail" for check in found)
+    if as_json:
+        print_json({"ok": is_well, "checks": [asdict(check) for check in found]})
+        return OK if is_well else FAILED
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for check in found:
+        table.add_row(check.state, check.name, check.words)
+        if check.do:
+            table.add_row("", "", f"-> {check.do}")
+    answer().print(table)
+    say_next("leastwise route 'Is this spam? Win $1000 now!!!'" if is_well else "leastwise doctor")
+    return OK if is_well else FAILED
+
+
+def examine(path: Path | None, environ: Mapping[str, str], at: datetime) -> Iterator[Check]:
+    """Yield what is found of each thing, in the order in which to mend it.
+
+    Args:
+        path: The configuration file, when not the one that is looked for.
+        environ: The environment.
+        at: Now.
+    """
+    try:
+        config = load(path, environ)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            yield Check("config", "fail", line, "leastwise config check, when mended")
+        return
+    files = ", ".join(map(str, config.files)) or "no file, so defaults"
+    yield Check("config", "ok", files, "" if config.files else "to change any: leastwise init")
+    for name, meant in misspelt(environ).items():
+        yield Check("config", "warn", f"the variable {name} means nothing", f"rename it to {meant}")
+    yield _of_mode(config)
+    yield _of_ladder(config, at)
+    yield from _of_models(config, at)
+    yield from _of_store(config.store.path)
+    yield from _of_upstreams(config, environ)
+    yield _of_sdk()
+
+
+def _of_mode(config: Config) -> Check:
+    if config.mode == "observe" and not config.reroute and not config.switches:
+        return Check("mode", "ok", "observe: real model ids are left alone, nothing is saved", "leastwise on")
+    return Check("mode", "ok", f"{config.mode} ({config.origins.get('mode', 'default')})")
+
+
+def _of_ladder(config: Config, at: datetime) -> Check:
+    try:
+        verify(config, at)
+    except ConfigError as error:
+        return Check("ladder", "fail", str(error), "edit the file that `leastwise config path` names")
+    return Check("ladder", "ok", " < ".join(tier.model for tier in config.ladder))
+
+
+def _of_models(config: Config, at: datetime) -> Iterator[Check]:
+    """Yield what is to be said of the ladder's models: retired, soon to be, or not known to us."""
+    models = load_models()
+    for tier in config.ladder:
+        model = models.get(tier.model)
+        name = f"{tier.name} = {tier.model}"
+        if model is None:
+            yield Check("models", "warn", f"{name} is not a model we know: what it accepts is not checked")
+        elif model.retires is not None and model.retires <= (at + _SOON).date():
+            is_gone = model.retires <= at.date()
+            words = f"{name} {'was retired' if is_gone else 'retires'} on {model.retires}"
+            yield Check("models", "fail" if is_gone else "warn", words, "name a newer model in its [[tier]]")
+
+
+# --- the store -------------------------------------------------------------------------------
+
+
+def _of_store(path: str) -> Iterator[Check]:
+    if path == MEMORY:
+        yield Check("store", "warn", "in memory: it ends with the process", "give it a file: [store] url")
+        return
+    file = Path(path)
+    yield _can_write(file)
+    if file.exists() and os.name == "posix" and file.stat().st_mode & _OTHERS:
+        yield Check("store", "warn", f"{file} can be read by others", f"chmod 600 {file}")
+    kind = mount_of(file, _mounts())
+    if kind in _NETWORK:
+        words = f"{file} lies on a network file system ({kind}), where SQLite's locks do not hold"
+        yield Check("store", "fail", words, "put it on a local disk: [store] url, or LEASTWISE_STORE_URL")
+    elif kind in _FLEETING:
+        words = f"{file} lies on {kind}: lost when container or machine ends, another in each container"
+        yield Check("store", "warn", words, "put it on a volume: [store] url, or LEASTWISE_STORE_URL")
+
+
+def _can_write(file: Path) -> Check:
+    """Tell whether the ledger can be written, without making it."""
+    if not file.exists():
+        folder = next(folder for folder in file.parents if folder.exists())
+        if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+            return Check("store", "ok", f"{file} will be made by the first call")
+        return Check("store", "fail", f"{folder} cannot be written to", "choose another place: [store] url")
+    try:
+        connection = sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=1)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            return Check("store", "ok", f"{file}, in use at the moment")
+        return Check("store", "fail", f"{file}: {error}", "mend its rights, or choose another: [store] url")
+    except sqlite3.DatabaseError as error:
+        return Check("store", "fail", f"{file}: {error}", "move it away, or choose another: [store] url")
+    return Check("store", "ok", str(file))
+
+
+def _mounts() -> str:
+    try:
+        return _MOUNTS.read_text("utf-8", "replace")
+    except OSError:
+        return ""  # not Linux: not known
+
+
+def mount_of(file: Path, mounts: str) -> str:
+    """Return the type of file system that holds `file`, by the text of `/proc/self/mounts`; "" if unknown."""
+    places = {}
+    for line in mounts.splitlines():
+        _, place, kind, *_ = [*line.split(" "), "", "", ""]
+        places[place.replace("\\040", " ")] = kind
+    resolved = file.resolve()
+    return next((places[str(folder)] for folder in resolved.parents if str(folder) in places), "")
+
+
+# --- keys and upstreams ----------------------------------------------------------------------
+
+
+def _of_upstreams(config: Config, environ: Mapping[str, str]) -> Iterator[Check]:
+    for name in dict.fromkeys(tier.upstream for tier in config.ladder):
+        upstream = config.upstreams[name]
+        variable = upstream.api_key_env
+        key = environ.get(variable, "")
+        if variable and not key:
+            yield Check(
+                "key", "fail", f"{variable} is not set, upstream {name} wants it", f"export {variable}=..."
+            )
+            continue
+        if variable:
+            yield Check("key", "ok", f"{variable} is set")
+            if _is_open(upstream.base_url):
+                yield Check("key", "warn", f"{upstream.base_url} gets the key unencrypted", "use https")
+        asked = [tier.model for tier in config.ladder if tier.upstream == name]
+        yield from _of_upstream(name, upstream, key, asked)
+
+
+def _is_open(base_url: str) -> bool:
+    """Tell whether what is sent there can be read on the way."""
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    try:
+        is_here = ip_address(host).is_loopback
+    except ValueError:
+        is_here = host == "localhost"
+    return parts.scheme == "http" and not is_here
+
+
+def _of_upstream(name: str, upstream: Upstream, key: str, asked: Collection[str]) -> Iterator[Check]:
+    where = f"{name} at {upstream.base_url}"
+    try:
+        offered = asyncio.run(list_models(upstream, key))
+    except UpstreamFailure as failure:
+        yield _of_failure(where, failure)
+        return
+    yield Check("upstream", "ok", f"{where} answers, {len(offered)} models")
+    plain = {canonical(model) for model in offered}
+    for model in asked:
+        if offered and canonical(model) not in plain:
+            yield Check(
+                "upstream", "fail", f"{name} does not offer {model}", "name another model in its [[tier]]"
+            )
+
+
+def _of_failure(where: str, failure: UpstreamFailure) -> Check:
+    if failure.status in (401, 403):
+        return Check("upstream", "fail", f"{where} refuses the key: {reason(failure)}", "give it another key")
+    if failure.status is not None and failure.status in (404, 405, 501):
+        return Check("upstream", "warn", f"{where} answers, but does not list its models")
+    return Check(
+        "upstream",
+        "fail",
+        f"{where} cannot be reached: {reason(failure)}",
+        "check address, network and proxy",
+    )
+
+
+def _of_sdk() -> Check:
+    try:
+        version = metadata.version("anthropic")
+    except metadata.PackageNotFoundError:
+        mend = "for leastwise.Anthropic: pip install 'leastwise[anthropic]'"
+        return Check("sdk", "warn", "the anthropic package is not installed", mend)
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if not _SDK_FROM <= numbers < _SDK_BELOW:
+        mend = "pip install 'leastwise[anthropic]'"
+        return Check("sdk", "fail", f"anthropic {version} is not supported: 2.12 up to below 3 is", mend)
+    return Check("sdk", "ok", f"anthropic {version}")

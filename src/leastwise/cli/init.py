@@ -1,0 +1,183 @@
+"""`leastwise init`: write a configuration file that says of every setting what it does.
+
+Lines that begin with `#` and a letter are settings at their defaults, or examples, to be
+uncommented. The ladder is written out, so that an upgrade does not change its models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from leastwise.cli.config import edited_file
+from leastwise.cli.console import ConfigFile, say, say_next
+from leastwise.cli.switch import write
+from leastwise.config import Upstream, load
+from leastwise.errors import ConfigError, UpstreamFailure
+from leastwise.ladder import DEFAULT_LADDER, Tier
+from leastwise.models import canonical
+from leastwise.upstream import HttpUpstream
+
+PATIENCE_S = 5.0
+
+Force = Annotated[bool, Parameter(negative=(), show_default=False, help="Overwrite a file that is there.")]
+ToStdout = Annotated[
+    bool,
+    Parameter(name="--stdout", negative=(), show_default=False, help="Print the file instead of writing it."),
+]
+
+_TEMPLATE = """\
+# Leastwise. Every line that begins with # and a letter is a setting at its default, or an
+# example. Changes take effect within a second. Try them: leastwise config check
+
+schema = 1
+
+# What happens to calls that name a real model. observe: they go where they ask, and the
+# ledger notes what could move; enforce: a cheaper tier answers where it should do; off:
+# nothing is touched. `auto` and tier names are always routed. `leastwise on` edits this.
+mode = "observe"
+
+# Share of those calls that enforce routes; the rest is observed.
+#percent = 100
+
+# Models that are routed even while the rest is observed.
+#reroute = ["claude-opus-*"]
+
+# Where `auto` goes when nothing tells what the task needs: baseline (what would have been
+# called without Leastwise), or a tier.
+#unsure = "baseline"
+
+# "reference": the older models, word lists, thresholds and caps of the reference; delete the
+# tiers below to take its models as well.
+#preset = ""
+
+# A model without a price is an error, or with "allow" counted at $0.
+#unpriced = "error"
+
+# The share of list prices that is not charged to you, such as 0.15.
+#discount = 0
+
+# The ladder, cheap to dear.
+{tiers}
+# Which tier each complexity goes to.
+#[complexity]
+#simple = "haiku"
+#standard = "sonnet"
+#complex = "opus"
+
+# Sizes, in tokens, from which a request or its answer counts as small or large.
+#[signals]
+#small_input_tokens = 500
+#large_input_tokens = 3000
+#small_output_tokens = 100
+#large_output_tokens = 1000
+
+# Who serves the models. The key itself is never written here.
+#[upstream.anthropic]
+#base_url = "https://api.anthropic.com"
+#api_key_env = "ANTHROPIC_API_KEY"
+#kind = "anthropic"
+
+# The ledger. Default: leastwise.db in your state directory. durability = "power" survives a
+# power cut as well, at a price in speed.
+#[store]
+#url = "sqlite:////var/lib/leastwise/leastwise.db"
+#keep_days = 400
+#durability = "process"
+
+# Example: your own rules, asked first. match looks for whole words in the description or the
+# ask; tag, role ("main", "subagent", "background") and header are the other conditions. Choose
+# a complexity or a tier.
+#[[rule]]
+#match = "spam or not"
+#complexity = "simple"
+
+# Example: another mode for calls with one tag. `leastwise on --tag` writes this.
+#[[switch]]
+#tag = "triage"
+#mode = "enforce"
+#percent = 10
+
+# Example: your own price, in dollars per million tokens; a local model costs 0.
+#[[price]]
+#model = "claude-opus-5-5"
+#input = 3.5
+#output = 17.5
+#since = 2026-11-01
+#source = "our contract"
+#as_of = 2026-11-01
+"""
+
+
+def init(*, force: Force = False, to_stdout: ToStdout = False, config: ConfigFile = None) -> None:
+    """Write a commented configuration file.
+
+    With a key in the environment it asks which models the key may call, and notes it beside
+    the tiers.
+    """
+    available = _available()
+    if to_stdout:
+        sys.stdout.write(template(available))
+        return
+    file = edited_file(config)
+    if file.exists() and not force:
+        message = (
+            f"{file} is there already. Overwrite it with --force, or see what it says: leastwise config show"
+        )
+        raise ConfigError(message)
+    write(file, template(available))
+    sys.stdout.write(f"{file}\n")
+    say_next("leastwise doctor")
+
+
+def template(available: Collection[str] | None = None) -> str:
+    """Return the text of a configuration file that equals the defaults.
+
+    Args:
+        available: The models that the account may call; None when nobody could be asked.
+    """
+    return _TEMPLATE.format(tiers="\n".join(_tier(tier, available) for tier in DEFAULT_LADDER))
+
+
+def _tier(tier: Tier, available: Collection[str] | None) -> str:
+    note = ""
+    if available is not None:
+        has = canonical(tier.model) in map(canonical, available)
+        note = "   # your account has it" if has else "   # NOT among the models of your account"
+    return f'[[tier]]\nname = "{tier.name}"\nmodel = "{tier.model}"{note}\nupstream = "{tier.upstream}"\n'
+
+
+def _available() -> set[str] | None:
+    """Return the ids of the account's models; None, having said why, when they cannot be read."""
+    # No file: an old one may be wrong, and is about to be replaced.
+    upstream = load(Path(os.devnull)).upstreams[DEFAULT_LADDER.top.upstream]
+    key = os.environ.get(upstream.api_key_env, "")
+    if not key:
+        say(f"{upstream.api_key_env} is not set, so your account was not asked which models it has")
+        return None
+    try:
+        return asyncio.run(list_models(upstream, key))
+    except UpstreamFailure as failure:
+        say(f"{upstream.base_url} did not list your models ({reason(failure)}); going on without")
+        return None
+
+
+async def list_models(upstream: Upstream, key: str) -> set[str]:
+    """Return the ids of the models that an upstream offers to a key.
+
+    Raises:
+        UpstreamFailure: no answer, or an error.
+    """
+    async with HttpUpstream(upstream.base_url, key, timeout_s=PATIENCE_S) as api:
+        return {str(row["id"]) for row in await api.models() if "id" in row}
+
+
+def reason(failure: UpstreamFailure) -> str:
+    """Return why an upstream could not be asked, in few words."""
+    return str(failure.cause) or type(failure.cause).__name__

@@ -1,0 +1,49 @@
+"""`leastwise why`: one call explained."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from leastwise.build import open_store
+from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, print_json, say_error, say_next
+from leastwise.config import MEMORY, Config, load
+from leastwise.report.why import IDS, read_why, why_json, why_lines
+from leastwise.stores import Story
+
+
+def why(
+    call: Annotated[str, Parameter(help="Its exchange id, msg_... id or request-id.")],
+    /,
+    *,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+) -> int:
+    """Explain one call: who answered, why, what it cost, what is not known."""
+    settings = load(config)
+    story = _find(settings, call.strip())
+    if story is None:
+        say_error(f"nothing is known of {call!r}. Searched: {IDS} in {settings.store.path}")
+        say_next("leastwise report --by day")
+        return FAILED
+    found = read_why(story)
+    if as_json:
+        print_json(why_json(found))
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in why_lines(found))
+        say_next(found.next)
+    return OK
+
+
+def _find(settings: Config, call: str) -> Story | None:
+    where = settings.store.path
+    if where == MEMORY or not Path(where).exists():
+        return None
+    store = open_store(settings)
+    try:
+        return store.find(call)
+    finally:
+        store.close()

@@ -1,0 +1,267 @@
+"""Drivers: they carry out what an exchange asks for, sync and async alike.
+
+A `Life` owns one exchange's generator. It answers by itself the steps that need
+only the ledger, and gives the driver those that need the network or time. When
+the caller leaves early, by an exception, a cancellation, a dropped stream or the
+garbage collector, `abandon` writes what was used so far and closes the generator;
+it blocks nowhere and may run anywhere.
+
+The ledger is never a reason to withhold an answer: its failures are logged,
+counted in `Desk.faults`, and the request goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from leastwise.errors import StoreError, UpstreamFailure
+from leastwise.exchange import Done
+from leastwise.ladder import Outcome
+from leastwise.messages import Reply
+from leastwise.routing import Known
+from leastwise.sse import Tap
+from leastwise.steps import Lease, Load, Record, Relay, Relayed, Send, Settle, Sleep, Step, Steps
+from leastwise.stores import Store
+
+_log: Final = logging.getLogger(__name__)
+
+Upstream = Callable[[Send], Reply]
+AsyncUpstream = Callable[[Send], Awaitable[Reply]]
+
+_STORE_ERRORS: Final = (StoreError, sqlite3.Error, OSError)
+
+
+class Desk:
+    """The ledger as drivers see it: it answers `Load` and writes, and fails without harm.
+
+    Attributes:
+        faults: How often the ledger failed since the start.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self.store = store
+        self.faults = 0
+        self._clock = clock
+
+    def known(self, step: Load) -> Known:
+        """Answer `Load`; when the ledger fails, nothing is known."""
+        try:
+            return self.store.known(step.tag, step.tool_use_ids, self._clock())
+        except _STORE_ERRORS:
+            self._count("reading")
+            return Known()
+
+    def write(self, step: Lease | Settle | Record, *, may_wait: bool) -> None:
+        """Carry out a step that writes."""
+        try:
+            if isinstance(step, Lease):
+                self.store.lease(step)
+            else:
+                self.store.write(step, may_wait=may_wait)
+        except _STORE_ERRORS:
+            self._count("writing")
+
+    def _count(self, what: str) -> None:
+        self.faults += 1
+        _log.exception("%s the ledger failed (%d times so far): the request goes on", what, self.faults)
+
+
+class Life:
+    """One exchange under way, from its first step to its row.
+
+    Args:
+        steps: The exchange.
+        desk: Where it is recorded.
+        may_wait: Whether a busy ledger may be waited for; never on an event loop.
+
+    Attributes:
+        outcome: What became of it, once it is over and was answered.
+        tap: Counts the live reply; `facts` before there is one are empty.
+    """
+
+    def __init__(self, steps: Steps[Done], desk: Desk, *, may_wait: bool) -> None:
+        self._steps = steps
+        self._desk = desk
+        self._may_wait = may_wait
+        self._lease: Lease | None = None
+        self._open = [True]  # popped once, by whoever ends this life: `list.pop` is atomic
+        self.tap = Tap()
+        self.outcome: Outcome | None = None
+        self.exchange_id = ""
+
+    def begin(self) -> Send | Sleep | Relay | Done:
+        """Run to the first step that needs a driver."""
+        return self._run(lambda: next(self._steps))
+
+    def answer(self, value: Reply | Relayed | None) -> Send | Sleep | Relay | Done:
+        """Send the answer of the last step; run to the next that needs a driver."""
+        return self._run(lambda: self._steps.send(value))
+
+    def fail(self, failure: UpstreamFailure) -> Send | Sleep | Relay | Done:
+        """Throw a failed `Send` into the exchange; run to the next step that needs a driver.
+
+        Raises:
+            UpstreamFailure: the exchange gives up; its row is written.
+        """
+        return self._run(lambda: self._steps.throw(failure))
+
+    def _run(self, advance: Callable[[], Step]) -> Send | Sleep | Relay | Done:
+        try:
+            step = advance()
+            while not isinstance(step, Send | Sleep | Relay):
+                step = self._steps.send(self._carry_out(step))
+        except StopIteration as stop:
+            done = stop.value
+            assert isinstance(done, Done)
+            self.outcome = done.outcome
+            return done
+        return step
+
+    def _carry_out(self, step: Load | Lease | Settle | Record) -> Known | None:
+        if isinstance(step, Load):
+            return self._desk.known(step)
+        if isinstance(step, Lease):
+            self._lease = step  # before the store hears of it: from here on leaving leaves a row
+            self.exchange_id = step.exchange_id
+        elif isinstance(step, Record):
+            self._lease = None
+        self._desk.write(step, may_wait=self._may_wait)
+        return None
+
+    def relay(self, *, is_stream: bool) -> None:
+        """Begin to count a live reply."""
+        self.tap = Tap(is_stream=is_stream)
+
+    def feed(self, chunk: bytes) -> None:
+        """Count bytes of a live reply."""
+        self.tap.feed(chunk)
+
+    def finish(self, failure: UpstreamFailure | None = None) -> None:
+        """End a live reply whose last byte has passed, or that `failure` cut short."""
+        if self._claim():
+            self.answer(Relayed(self.tap.finish(), failure))
+
+    def leave(self) -> None:
+        """End a live reply that the caller closed: whole if it was read to its end, else abandoned."""
+        if self.tap.finish().is_complete:
+            self.finish()
+        else:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Write what was used so far and end; does nothing after the end."""
+        if not self._claim():
+            return
+        lease, self._lease = self._lease, None
+        try:
+            if lease is not None:
+                for step in lease.on_abandon(self.tap.facts):
+                    self._desk.store.post(step)
+        finally:
+            self._steps.close()
+
+    def _claim(self) -> bool:
+        try:
+            return self._open.pop()
+        except IndexError:
+            return False
+
+    def __enter__(self) -> Self:
+        """Return this life; leaving the block by an exception abandons it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Abandon when an exception leaves the block."""
+        if error is not None:
+            self.abandon()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the caller gets: the upstream's own object, and the life it came from.
+
+    For a live reply the life goes on: whoever hands the payload to the caller calls
+    `life.relay`, feeds it, then ends it with `finish`, `leave` or `abandon`.
+    """
+
+    payload: Any
+    life: Life
+    is_live: bool
+
+
+def run(
+    steps: Steps[Done], upstream: Upstream, desk: Desk, *, sleep: Callable[[float], None] = time.sleep
+) -> Result:
+    """Drive an exchange with a blocking upstream.
+
+    Raises:
+        Exception: the upstream's own, when no answer could be had.
+        LeastwiseError: the request, the task or a price is wrong; nothing was sent.
+    """
+    life = Life(steps, desk, may_wait=True)
+    cause: BaseException
+    try:
+        with life:
+            step = life.begin()
+            while True:
+                match step:
+                    case Send():
+                        try:
+                            reply = upstream(step)
+                        except UpstreamFailure as failure:
+                            step = life.fail(failure)
+                        else:
+                            step = life.answer(reply)
+                    case Sleep():
+                        sleep(step.seconds)
+                        step = life.answer(None)
+                    case Relay():
+                        return Result(step.reply.payload.take(), life, is_live=True)
+                    case Done():
+                        return Result(step.reply.payload, life, is_live=False)
+    except UpstreamFailure as failure:
+        cause = failure.cause
+    raise cause
+
+
+async def run_async(
+    steps: Steps[Done],
+    upstream: AsyncUpstream,
+    desk: Desk,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Result:
+    """Drive an exchange on an event loop; the same as `run` in every other way."""
+    life = Life(steps, desk, may_wait=False)
+    cause: BaseException
+    try:
+        with life:
+            step = life.begin()
+            while True:
+                match step:
+                    case Send():
+                        try:
+                            reply = await upstream(step)
+                        except UpstreamFailure as failure:
+                            step = life.fail(failure)
+                        else:
+                            step = life.answer(reply)
+                    case Sleep():
+                        await sleep(step.seconds)
+                        step = life.answer(None)
+                    case Relay():
+                        return Result(step.reply.payload.take(), life, is_live=True)
+                    case Done():
+                        return Result(step.reply.payload, life, is_live=False)
+    except UpstreamFailure as failure:
+        cause = failure.cause
+    raise cause

@@ -1,0 +1,157 @@
+"""What happens to a request: this page is the order of the product.
+
+    read -> route -> [lease -> compile -> send -> settle] per attempt -> record
+
+`exchange` is a generator that does no I/O: it yields the steps of `steps` and a
+driver carries them out. Whatever of ours fails on the way, the request is still
+answered, by the model it asked for or by the baseline, and the fault is counted.
+A swapped request that the upstream refuses as unfit is sent once more, as
+received; an answer that our own clamp cut off is asked for again with the
+caller's own cap. Both attempts are in the ledger and in what was spent.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from leastwise import features
+from leastwise.account import Teller
+from leastwise.attempt import Answer, Call, Terms, attempt, moment
+from leastwise.errors import LeastwiseError, UpstreamFailure
+from leastwise.features import Features
+from leastwise.ladder import AUTO, Baseline, Code, Decision, HowBaseline, Outcome, Reason, Tier
+from leastwise.messages import Reply, Request
+from leastwise.routing import Known
+from leastwise.steps import Steps, load
+
+_log: Final = logging.getLogger(__name__)
+
+_MISFIT: Final = frozenset({400, 404, 413})
+_NO_FEATURES: Final = Features()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An exchange that ended with an answer."""
+
+    reply: Reply
+    outcome: Outcome
+
+
+def exchange(call: Call, terms: Terms) -> Steps[Done]:
+    """Answer one request with the cheapest model that the decision allows, and record it.
+
+    Raises:
+        UpstreamFailure: no answer could be had; the row is written.
+        UnknownPriceError: the model has no price; nothing was sent.
+        ConfigError: the task names a tier that does not exist.
+    """
+    asked = call.request
+    read, fault = _read(call)
+    known = yield from load(call.task.tag or "", read.tool_use_ids)
+    decision, fault = _decide(call, terms, read, known, fault)
+    tell = Teller(call, terms, read, known, decision, fault)
+    ask = partial(attempt, call, terms, counts_unpriced=decision.mode == "off")
+
+    try:
+        try:
+            answer = yield from ask(_compiled(asked, decision), decision.upstream, abandoned=tell.abandoned)
+        except UpstreamFailure as failure:
+            if failure.status not in _MISFIT or decision.model == decision.fallback:
+                raise
+            tell = tell.instead(
+                decision.fallback, Code.MISFIT, f"refused with {failure.status}: sent as received"
+            )
+            answer = yield from ask(
+                _as_received(asked, tell.decision), tell.decision.upstream, abandoned=tell.abandoned
+            )
+        if _was_clamped(answer, tell.decision):
+            tell = tell.because(
+                Code.TRUNCATED, f"our cap of {decision.max_tokens} cut it off: asked again with yours"
+            )
+            answer = yield from ask(
+                _as_received(asked, tell.decision), tell.decision.upstream, abandoned=tell.abandoned
+            )
+    except UpstreamFailure as failure:
+        yield tell.failed(failure)
+        raise
+
+    yield tell.answered(answer)
+    return Done(answer.reply, tell.outcome(answer))
+
+
+def _read(call: Call) -> tuple[Features, str]:
+    try:
+        return features.read(call.request, call.task), ""
+    except Exception as error:  # noqa: BLE001 - our reading must never cost the caller an answer
+        return _NO_FEATURES, _fault("reading", error)
+
+
+def _decide(call: Call, terms: Terms, read: Features, known: Known, fault: str) -> tuple[Decision, str]:
+    try:
+        if not fault:
+            draw = terms.rng.random()
+            return terms.decide(call.request, call.task, read, known, moment(call.at), draw), ""
+    except LeastwiseError:
+        raise  # what the caller wrote is wrong, and says so
+    except Exception as error:  # noqa: BLE001 - routing must never cost the caller an answer
+        fault = _fault("routing", error)
+    return _escape(call, terms, fault), fault
+
+
+def _fault(what: str, error: Exception) -> str:
+    _log.error(
+        "%s failed (%s): the request goes where it would have gone",
+        what,
+        type(error).__name__,
+        exc_info=error,
+    )
+    return f"{what}: {type(error).__name__}"
+
+
+def _escape(call: Call, terms: Terms, fault: str) -> Decision:
+    """Return the decision that needs no routing: the asked model, for `auto` the baseline."""
+    asked = call.request.model
+    is_ours = asked in AUTO or asked in terms.ladder
+    model = (call.task.instead_of or terms.ladder.top.model) if is_ours else asked
+    tier = terms.ladder.of_model(model) or Tier("", model)
+    how: HowBaseline = "asked" if not is_ours else "stated" if call.task.instead_of else "assumed"
+    return Decision(
+        model=model,
+        tier=tier.name,
+        upstream=tier.upstream,
+        fallback=model,
+        asked=asked,
+        mode="auto" if is_ours else "off",
+        complexity=None,
+        task_type="",
+        is_sure=False,
+        would="",
+        max_tokens=None,
+        reasons=(Reason(Code.ESCAPED, f"not routed ({fault})", asked, model),),
+        baseline=Baseline(model, how),
+        input_tokens=0,
+    )
+
+
+def _compiled(request: Request, decision: Decision) -> Request:
+    """Return the request with the decision's model and clamp; itself when neither differs."""
+    request = _as_received(request, decision)
+    if decision.max_tokens is not None and decision.max_tokens != request.max_tokens:
+        request = request.replace(max_tokens=decision.max_tokens)
+    return request
+
+
+def _as_received(request: Request, decision: Decision) -> Request:
+    return request if request.model == decision.model else request.replace(model=decision.model)
+
+
+def _was_clamped(answer: Answer, decision: Decision) -> bool:
+    return (
+        decision.max_tokens is not None
+        and not answer.reply.is_live
+        and answer.facts.stop_reason == "max_tokens"
+    )

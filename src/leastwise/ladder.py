@@ -1,0 +1,306 @@
+"""Tiers, tasks and decisions: the values that routing, budgets and reports pass around.
+
+A *tier* is a named rung of the *ladder*, cheap to dear: a model and the upstream
+that serves it. A *task* is what the caller tells us of a request. A *decision* is
+which model runs, which would have run without us (the *baseline*), and the
+reasons, one for each step that had a say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Literal, get_args
+
+from leastwise.errors import ConfigError
+
+Complexity = Literal["simple", "standard", "complex"]
+COMPLEXITIES: tuple[Complexity, ...] = get_args(Complexity)
+Mode = Literal["observe", "enforce", "off"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+HowBaseline = Literal["asked", "learned", "stated", "assumed"]
+
+#: Model names that ask us to choose; the second is shown by pickers that list only `claude...`.
+AUTO = ("auto", "claude-auto")
+
+WORD_TO_TOKENS = 1.3  # the reference's rule of thumb for sizes given in words
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A rung of the ladder: its name, its model, and the upstream that serves it."""
+
+    name: str
+    model: str
+    upstream: str = "anthropic"
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """Tiers from cheap to dear. That prices rise along it is checked where prices are known (`prices`)."""
+
+    tiers: tuple[Tier, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse an empty ladder, a name that is empty or given twice, and one that asks for a choice."""
+        if not self.tiers:
+            message = "the ladder has no tier; write at least one [[tier]] with name and model"
+            raise ConfigError(message)
+        names = [tier.name for tier in self.tiers]
+        for name in names:
+            if not name:
+                message = "a tier has an empty name; give each [[tier]] its own name"
+                raise ConfigError(message)
+            if names.count(name) > 1:
+                message = f"two tiers are named {name!r}; give each [[tier]] its own name"
+                raise ConfigError(message)
+            if name in AUTO:
+                message = f"a tier cannot be named {name!r}: that name asks Leastwise to choose"
+                raise ConfigError(message)
+
+    def __iter__(self) -> Iterator[Tier]:
+        """Iterate tiers, cheapest first."""
+        return iter(self.tiers)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether a tier has this name."""
+        return any(tier.name == name for tier in self.tiers)
+
+    def __getitem__(self, name: str) -> Tier:
+        """Return the tier of this name.
+
+        Raises:
+            ConfigError: there is none; the message lists those there are.
+        """
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        message = f"no tier is named {name!r}; the ladder has {', '.join(t.name for t in self)}"
+        raise ConfigError(message)
+
+    def rank(self, name: str) -> int:
+        """Return the tier's place, 0 for the cheapest."""
+        return self.tiers.index(self[name])
+
+    def of_model(self, model: str) -> Tier | None:
+        """Return the tier that runs `model`, or None when the model is off the ladder."""
+        return next((tier for tier in self.tiers if tier.model == model), None)
+
+    @property
+    def top(self) -> Tier:
+        """The dearest tier."""
+        return self.tiers[-1]
+
+
+DEFAULT_LADDER = Ladder(
+    (
+        Tier("haiku", "claude-haiku-5-5"),
+        Tier("sonnet", "claude-sonnet-5-5"),
+        Tier("opus", "claude-opus-5-5"),
+    )
+)
+
+#: The ladder of `preset = "reference"`: the models its designs were written for.
+REFERENCE_LADDER = Ladder(
+    (
+        Tier("haiku", "claude-haiku-4-5"),
+        Tier("sonnet", "claude-sonnet-4-6"),
+        Tier("opus", "claude-opus-4-6"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the caller tells us of one request; every part may be left out.
+
+    Args:
+        description: What is to be done, in words; decides before the prompt does.
+        complexity: Forces the tier that this complexity maps to.
+        tier: Forces a tier by name.
+        tag: The caller's name for this kind of traffic; reports and switches go by it.
+        session: Names the conversation this request belongs to.
+        expected_output_tokens: Size of the answer, in tokens.
+        expected_output_words: The same in words (x 1.3); ignored when tokens are given.
+        has_code: Whether the request is about code; looked for when None.
+        has_tools: Whether the answer may call tools; read off the request when None.
+        instead_of: The model that would have been called without Leastwise: the baseline of `auto`.
+        route: False sends this request untouched to the model it asks for (`auto`: to the baseline).
+    """
+
+    description: str | None = None
+    complexity: Complexity | None = field(default=None, kw_only=True)
+    tier: str | None = field(default=None, kw_only=True)
+    tag: str | None = field(default=None, kw_only=True)
+    session: str | None = field(default=None, kw_only=True)
+    expected_output_tokens: int | None = field(default=None, kw_only=True)
+    expected_output_words: int | None = field(default=None, kw_only=True)
+    has_code: bool | None = field(default=None, kw_only=True)
+    has_tools: bool | None = field(default=None, kw_only=True)
+    instead_of: str | None = field(default=None, kw_only=True)
+    route: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            ValueError: an unknown complexity, or a size that is not a positive number.
+        """
+        if self.complexity is not None and self.complexity not in COMPLEXITIES:
+            message = f"complexity={self.complexity!r}: expected one of {', '.join(COMPLEXITIES)}"
+            raise ValueError(message)
+        for name in ("expected_output_tokens", "expected_output_words"):
+            size = getattr(self, name)
+            if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+                message = f"{name}={size!r}: expected a whole number from 1"
+                raise ValueError(message)
+
+    @property
+    def output_tokens(self) -> int | None:
+        """The expected size of the answer in tokens, from whichever form was given."""
+        if self.expected_output_tokens is not None:
+            return self.expected_output_tokens
+        if self.expected_output_words is not None:
+            return round(self.expected_output_words * WORD_TO_TOKENS)
+        return None
+
+
+class Code(StrEnum):
+    """Why a decision went as it did; a closed set, safe to count and to compare."""
+
+    # choose: the first of these that applies
+    FORCED_TIER = "forced_tier"
+    FORCED_COMPLEXITY = "forced_complexity"
+    RULE = "rule"
+    PINNED = "pinned"
+    TYPE = "type"
+    SIGNALS = "signals"
+    STANDARD = "standard"
+    UNSURE = "unsure"
+    # adjust
+    RAISED = "raised"
+    # limit
+    NOT_ALLOWED = "not_allowed"
+    CEILING = "asked_is_ceiling"
+    UNFIT = "unfit"
+    # not routed at all
+    OBSERVED = "observed"
+    OFF = "off"
+    NOT_IN_SHARE = "not_in_share"
+    OPTED_OUT = "opted_out"
+    # after the decision
+    MISFIT = "misfit"
+    TRUNCATED = "truncated"
+    ESCAPED = "escaped"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One step of a decision: a code to count, words to read, the tier or model before and after.
+
+    Words never quote a prompt, only configured phrases and numbers.
+    """
+
+    code: Code
+    words: str
+    before: str = ""
+    after: str = ""
+
+    def __str__(self) -> str:
+        """Return the words."""
+        return self.words
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """The model that would have been called without us, and how we know."""
+
+    model: str
+    how: HowBaseline
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which model runs, instead of which, and why.
+
+    Attributes:
+        model: The model to call first.
+        tier: Its tier, or "" for a model off the ladder.
+        upstream: The upstream that serves it.
+        fallback: The model to resend to when a swapped request turns out unfit.
+        asked: The model named in the request, `auto` and tier names included.
+        mode: `auto`, or the mode in force for a real model id.
+        complexity: What the task is taken to need, or None when nothing said so.
+        task_type: The type of task recognised, or "".
+        is_sure: False when nothing but the configured default decided.
+        would: In observe mode, the model that routing would have chosen.
+        max_tokens: Our own clamp on output, or None to leave the caller's.
+        reasons: One per step that had a say, in order; the last word counts.
+        baseline: What the cost is compared with.
+        input_tokens: Estimated prompt size, in the chosen model's tokens.
+    """
+
+    model: str
+    tier: str
+    upstream: str
+    fallback: str
+    asked: str
+    mode: Literal["auto", "observe", "enforce", "off"]
+    complexity: Complexity | None
+    task_type: str
+    is_sure: bool
+    would: str
+    max_tokens: int | None
+    reasons: tuple[Reason, ...]
+    baseline: Baseline
+    input_tokens: int
+
+    @property
+    def reason(self) -> str:
+        """The reasons in words, joined."""
+        return "; ".join(reason.words for reason in self.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request: who answered, why, what it cost and what it saved.
+
+    Dollars are exact Decimals. `saved_usd` is signed and *re-priced*: the baseline's price
+    for the tokens that were used, less everything spent on this call.
+    """
+
+    exchange: str
+    tier: str
+    model: str
+    asked: str
+    mode: str
+    complexity: Complexity | None
+    reasons: tuple[Reason, ...]
+    cost_usd: Decimal
+    baseline_usd: Decimal
+    baseline_model: str
+    baseline_how: HowBaseline
+    saved_usd: Decimal
+    could_save_usd: Decimal
+    would: str
+    same_quality: str
+    input_tokens: int
+    output_tokens: int
+    usage_by_tier: Mapping[str, Mapping[str, int]]
+    certainty: str
+    result: str
+    escalated: bool = False
+    checks: tuple[Any, ...] = ()
+    from_cache: bool = False
+    budget_remaining_usd: Decimal | None = None
+
+    def __str__(self) -> str:
+        """Return one line: who answered at what cost, against what, and why."""
+        name = self.tier or self.model
+        line = f"{name} ${self.cost_usd:.6f}"
+        if self.baseline_model != self.model:
+            assumed = " (assumed)" if self.baseline_how == "assumed" else ""
+            line += f", {self.baseline_model} ${self.baseline_usd:.6f}{assumed}"
+        return f"{line}; {'; '.join(reason.words for reason in self.reasons)}"

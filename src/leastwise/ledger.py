@@ -1,0 +1,163 @@
+"""The ledger's rows: what one request did, what each attempt cost, which budgets paid.
+
+`Exchange`: one row per request, whatever became of it. `Entry`: one per upstream
+attempt that may have cost something. `Charge`: which budget windows paid an entry.
+A lease's id, its entry's id and the idempotency key are one ULID. Stores keep
+these values (`stores`), reports only read them (`report`); no SQL here.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from leastwise.messages import Usage
+
+Purpose = Literal["answer", "judge", "classifier", "shadow", "retry", "pack", "batch"]
+Certainty = Literal["exact", "estimated", "lost"]
+
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)  # ten bits each
+_RANDOM_BITS = 80
+_TIME_BITS = 48
+
+
+def new_id(now: float, rng: random.Random) -> str:
+    """Return a ULID: 48 bits of milliseconds, 80 random bits, as 26 sortable characters.
+
+    Source: https://github.com/ulid/spec
+    """
+    return _ulid(now, rng.getrandbits(_RANDOM_BITS))
+
+
+def first_id(at: float) -> str:
+    """Return the smallest id of that millisecond: what is older sorts before it."""
+    return _ulid(at, 0)
+
+
+def _ulid(at: float, noise: int) -> str:
+    number = (int(at * 1000) & ((1 << _TIME_BITS) - 1)) << _RANDOM_BITS | noise
+    return "".join([_PAIRS[number >> shift & 0x3FF] for shift in range(120, -1, -10)])
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One budget window that paid one entry; the window is fixed when the lease is taken."""
+
+    budget_id: str
+    window_key: str
+    nusd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One upstream attempt: what it used and what it cost.
+
+    Attributes:
+        id: ULID; also the lease's id.
+        exchange_id: The request it served.
+        parent: The entry it repeats, or "".
+        purpose: Why it was made.
+        provider: Who billed it.
+        model: The model that answered, else the one that was asked.
+        asked_at: Seconds since the epoch.
+        status: HTTP status, or 0 when no answer came.
+        usage: Token counts by class.
+        price_row: The dated rate used, or "" when nothing was billed.
+        cost_nusd: What it cost.
+        worst_nusd: What was reserved for it.
+        certainty: `exact` by the upstream's own usage, else `estimated`, or `lost` with its process.
+        message_id: `msg_...`, or "".
+        request_id: The upstream's `request-id`, or "".
+        charges: The budget windows that paid.
+    """
+
+    id: str
+    exchange_id: str
+    purpose: Purpose
+    provider: str
+    model: str
+    asked_at: float
+    status: int
+    usage: Usage
+    price_row: str
+    cost_nusd: int
+    worst_nusd: int
+    certainty: Certainty
+    parent: str = ""
+    message_id: str = ""
+    request_id: str = ""
+    charges: tuple[Charge, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request's whole life, as one row.
+
+    Attributes:
+        id: ULID.
+        at: When it began, seconds since the epoch.
+        kind: `message`, later also `batch` and `pack`.
+        mode: `auto`, `observe`, `enforce` or `off`.
+        asked: The model named in the request.
+        served: The model that answered, or "" when none did.
+        tier: Its tier, or "".
+        upstream: The upstream that served.
+        result: `ok`, `error`, `cut` (the stream broke), or `abandoned` (the caller left).
+        status: HTTP status of the last attempt, 200 for an answer, 0 when no answer came.
+        decision_json: Reasons, complexity, features: what `why` shows. Never text of a prompt.
+        policy_hash: The policy in force.
+        baseline: The model compared with.
+        baseline_how: How it is known.
+        baseline_nusd: The baseline's price for the tokens used.
+        spent_nusd: Everything spent on this request, retries and discarded answers included.
+        discarded_nusd: The part of it for answers that nobody got.
+        saved_nusd: `baseline_nusd - spent_nusd` where we chose, else 0; signed.
+        could_nusd: In observe mode: what the routed model would have saved, quality unknown.
+        arm: `treated`, or `kept` for traffic outside the switched-on share.
+        latency_s: From the request to its last byte.
+        fault: What of ours failed on the way, or "".
+    """
+
+    id: str
+    at: float
+    tenant: str
+    key: str
+    session: str
+    tag: str
+    kind: str
+    mode: str
+    asked: str
+    served: str
+    tier: str
+    upstream: str
+    would: str
+    result: str
+    status: int
+    decision_json: str
+    policy_hash: str
+    baseline: str
+    baseline_how: str
+    baseline_nusd: int
+    spent_nusd: int
+    discarded_nusd: int
+    saved_nusd: int
+    could_nusd: int
+    arm: str
+    complexity: str
+    task_type: str
+    certainty: str
+    input_tokens: int
+    output_tokens: int
+    latency_s: float
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A prompt's estimated size beside its real one: corrects later estimates of that tokenizer."""
+
+    tokenizer: str
+    estimated: int
+    actual: int

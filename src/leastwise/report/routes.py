@@ -1,0 +1,390 @@
+"""Where prompts would go, and what that would cost: nothing is sent.
+
+A `Route` is one decision with its price: the estimated prompt, and an answer of the size
+the caller told, else of one that is assumed and said to be. `Totals` adds up many, in
+memory that does not grow with them. Prices are list prices of the day, re-priced for the
+baseline in its own tokenizer; whether the cheaper answer is as good is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from functools import partial
+from typing import Any, Final
+
+from leastwise.compile import misfit
+from leastwise.config import Config, policy, price_book
+from leastwise.features import Features, read
+from leastwise.ladder import Code, Decision, Ladder, Task
+from leastwise.messages import Request, Usage
+from leastwise.models import Models, load_models
+from leastwise.money import show, to_usd
+from leastwise.prices import PriceBook, baseline_cost, check_ladder, cost
+from leastwise.report.table import aligned, labelled, percent, plural, wrapped
+from leastwise.report.window import days_text
+from leastwise.routing import Router
+
+#: Tokens of an answer whose size nobody told.
+ASSUMED_OUTPUT_TOKENS: Final = 300
+
+#: The phase that each reason belongs to.
+PHASES: Final[Mapping[str, tuple[Code, ...]]] = {
+    "choose": (
+        Code.FORCED_TIER,
+        Code.FORCED_COMPLEXITY,
+        Code.RULE,
+        Code.PINNED,
+        Code.TYPE,
+        Code.SIGNALS,
+        Code.STANDARD,
+        Code.UNSURE,
+    ),
+    "adjust": (Code.RAISED,),
+    "limit": (Code.NOT_ALLOWED, Code.CEILING, Code.UNFIT),
+    "mode": (Code.OBSERVED, Code.OFF, Code.NOT_IN_SHARE, Code.OPTED_OUT),
+}
+_IDLE: Final = {
+    "choose": "not asked",
+    "adjust": "nothing speaks against it",
+    "limit": "allowed, and it fits",
+    "mode": "",
+}
+_NOT_MEASURED: Final = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one request would go, and at what price.
+
+    Attributes:
+        decision: Which model, and why.
+        output_tokens: Size of the answer that is priced.
+        is_told: Whether the caller told that size; otherwise it is assumed.
+        cost_nusd: Price at the chosen model.
+        baseline_nusd: Price at the baseline.
+        would_nusd: While observing: price at the model that routing would choose.
+        features: What was read off the request.
+    """
+
+    decision: Decision
+    output_tokens: int
+    is_told: bool
+    cost_nusd: int
+    baseline_nusd: int
+    would_nusd: int
+    features: Features
+
+
+class Planner:
+    """Decides and prices requests as a configured client would, without sending them.
+
+    The ledger is not asked: a learned baseline, a pinned tool call and corrected token
+    estimates are a client's to know.
+
+    Args:
+        config: The configuration.
+        now: The moment whose prices count; must carry a time zone.
+        is_on: Takes real model ids for switched on, whatever the mode.
+        assume_output_tokens: Size of an answer whose size nobody told.
+
+    Raises:
+        ConfigError: the configuration cannot work.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        now: datetime,
+        *,
+        is_on: bool = False,
+        assume_output_tokens: int = ASSUMED_OUTPUT_TOKENS,
+    ) -> None:
+        rules = policy(config)
+        if is_on and rules.mode != "off":
+            rules = replace(rules, mode="enforce", percent=100, switches=())
+        self.book: PriceBook = price_book(config)
+        self.models: Models = load_models()
+        check_ladder(config.ladder, now, self.book)
+        self.router = Router(
+            config.ladder,
+            rules,
+            prices=self.book,
+            models=self.models,
+            fits=partial(misfit, models=self.models),
+        )
+        self._now = now
+        self._assumed = assume_output_tokens
+
+    def route(self, request: Request, task: Task) -> Route:
+        """Return where `request` would go.
+
+        Raises:
+            ConfigError: the task names a tier that does not exist.
+            UnknownPriceError: a model has no price.
+        """
+        features = read(request, task)
+        decision = self.router.decide(request, task, now=self._now, features=features)
+        told = task.output_tokens
+        usage = Usage(input_tokens=decision.input_tokens, output_tokens=told or self._assumed)
+        return Route(
+            decision=decision,
+            output_tokens=usage.output_tokens,
+            is_told=told is not None,
+            cost_nusd=cost(usage, decision.model, self._now, self.book, provider=decision.upstream).nusd,
+            baseline_nusd=self._repriced(usage, decision, decision.baseline.model),
+            would_nusd=self._repriced(usage, decision, decision.would) if decision.would else 0,
+            features=features,
+        )
+
+    def _repriced(self, usage: Usage, decision: Decision, model: str) -> int:
+        tier = self.router.ladder.of_model(model)
+        provider = tier.upstream if tier is not None else decision.upstream
+        return baseline_cost(
+            usage, decision.model, model, self._now, self.book, self.models, provider=provider
+        ).nusd
+
+    def list_day(self) -> date:
+        """Return the day on which the ladder's prices were last compared with their source."""
+        return list_day(self.router.ladder, self.book, self._now)
+
+
+def list_day(ladder: Ladder, book: PriceBook, at: datetime) -> date:
+    """Return the day on which a ladder's prices were last compared with their source."""
+    return max(book.rate(tier.model, at, provider=tier.upstream).as_of for tier in ladder)
+
+
+# --- one request -------------------------------------------------------------------------------------
+
+
+def route_lines(route: Route) -> list[str]:
+    """Return one route as lines."""
+    made = route.decision
+    size = f"{route.output_tokens:,} tokens of answer" + ("" if route.is_told else " (assumed)")
+    lines = [
+        *labelled("tier", f"{made.tier}, {made.model}" if made.tier else f"none, {made.model}"),
+        *labelled("why", made.reason),
+        *labelled("prompt", f"~{made.input_tokens:,} tokens"),
+        *labelled("price", f"{show(route.cost_nusd)} with {size}"),
+    ]
+    if made.would and made.would != made.model:
+        lines += labelled("could be", f"{made.would} {show(route.would_nusd)}, quality not measured")
+    if made.max_tokens is not None:
+        lines += labelled("max_tokens", f"lowered to {made.max_tokens:,}; a cut answer is asked for again")
+    return [*lines, *_compared(route)]
+
+
+def _compared(route: Route) -> list[str]:
+    made = route.decision
+    if made.model == made.baseline.model:
+        return labelled("instead of", f"the same model ({made.baseline.how})")
+    text = f"{made.baseline.model} {show(route.baseline_nusd)} ({made.baseline.how})"
+    if route.cost_nusd and route.baseline_nusd >= route.cost_nusd:
+        text += f", {route.baseline_nusd / route.cost_nusd:.3g} times as much"
+    return [*labelled("instead of", text), *labelled("quality", _NOT_MEASURED)]
+
+
+def explain_lines(route: Route) -> list[str]:
+    """Return everything that was read, and what each phase of the decision did."""
+    read_off = [[f"  {name}", _shown(value)] for name, value in _features(route.features).items()]
+    lines = ["", "read off the request", *aligned(read_off, "ll"), "", "decided"]
+    for phase, codes in PHASES.items():
+        reasons = [reason for reason in route.decision.reasons if reason.code in codes]
+        for reason in reasons:
+            moved = f"{reason.before} > {reason.after}" if reason.before != reason.after else reason.after
+            lines += labelled(f"  {phase}", f"{reason.words} [{reason.code}] {moved}")
+        if not reasons and _IDLE[phase]:
+            lines += labelled(f"  {phase}", _IDLE[phase])
+    return lines
+
+
+def _features(features: Features) -> dict[str, Any]:
+    return {name: getattr(features, name) for name in features.__struct_fields__}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return repr(value) if value else "-"
+    if isinstance(value, tuple):
+        return ", ".join(value) or "-"
+    return "not told" if value is None else f"{value:,}"
+
+
+def route_json(route: Route, *, explains: bool = False) -> dict[str, Any]:
+    """Return one route as `--json` prints it; with `explains`, the prompt's text is in it."""
+    made = route.decision
+    value: dict[str, Any] = {
+        "tier": made.tier,
+        "model": made.model,
+        "asked": made.asked,
+        "mode": made.mode,
+        "complexity": made.complexity,
+        "task_type": made.task_type,
+        "sure": made.is_sure,
+        "reasons": [
+            {"code": each.code.value, "words": each.words, "before": each.before, "after": each.after}
+            for each in made.reasons
+        ],
+        "input_tokens": made.input_tokens,
+        "output_tokens": route.output_tokens,
+        "output_tokens_told": route.is_told,
+        "cost_usd": to_usd(route.cost_nusd),
+        "baseline_model": made.baseline.model,
+        "baseline_how": made.baseline.how,
+        "baseline_usd": to_usd(route.baseline_nusd),
+        "would": made.would,
+        "same_quality": "as asked" if made.model == made.baseline.model else _NOT_MEASURED,
+    }
+    return {**value, "features": _features(route.features)} if explains else value
+
+
+# --- many --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Sum:
+    """Calls, what they would cost, and what the baseline would cost for them."""
+
+    calls: int = 0
+    cost_nusd: int = 0
+    baseline_nusd: int = 0
+
+    def add(self, route: Route) -> None:
+        """Add one."""
+        self.calls += 1
+        self.cost_nusd += route.cost_nusd
+        self.baseline_nusd += route.baseline_nusd
+
+
+@dataclass(slots=True)
+class Totals:
+    """Running sums of routes: as large as the number of tiers and codes, however many there are."""
+
+    tiers: dict[str, Sum] = field(default_factory=dict)
+    codes: dict[Code, Sum] = field(default_factory=dict)
+    baselines: dict[tuple[str, str], Sum] = field(default_factory=dict)
+    unsure: Sum = field(default_factory=Sum)
+    all: Sum = field(default_factory=Sum)
+    told: int = 0
+    named: int = 0
+    bad_lines: int = 0
+
+    def add(self, route: Route) -> None:
+        """Add one route."""
+        made = route.decision
+        sums = [
+            self.all,
+            self.tiers.setdefault(made.tier or made.model, Sum()),
+            self.codes.setdefault(made.reasons[-1].code, Sum()),
+            self.baselines.setdefault((made.baseline.model, made.baseline.how), Sum()),
+        ]
+        if not made.is_sure:
+            sums.append(self.unsure)
+        for each in sums:
+            each.add(route)
+        self.told += route.is_told
+        self.named += made.mode != "auto"
+
+
+def totals_lines(totals: Totals, planner: Planner, name: str, assumed: int) -> list[str]:
+    """Return the table of a file's routes: share of calls and share of money, side by side."""
+    whole = totals.all
+    rows = [["tier", "calls", "of calls", "of money", "cost $", "baseline $"]]
+    rows += [
+        [
+            tier,
+            f"{one.calls:,}",
+            percent(one.calls, whole.calls),
+            percent(one.baseline_nusd, whole.baseline_nusd),
+            _usd(one.cost_nusd),
+            _usd(one.baseline_nusd),
+        ]
+        for tier, one in _along(totals.tiers, planner)
+    ]
+    saved = whole.baseline_nusd - whole.cost_nusd
+    word = "saved" if saved >= 0 else "lost"
+    rows.append(["total", f"{whole.calls:,}", "", "", _usd(whole.cost_nusd), _usd(whole.baseline_nusd)])
+    return [
+        f"leastwise route    {plural(whole.calls, 'prompt')} of {name}; nothing was sent",
+        *aligned(rows, "lrrrrr"),
+        *labelled(
+            word,
+            f"{percent(abs(saved), whole.baseline_nusd, 1)} of the money (of money: share of the baseline's)",
+        ),
+        *labelled("why", ", ".join(_code_shares(totals))),
+        *labelled(
+            "unsure",
+            f"{percent(totals.unsure.calls, whole.calls)} of calls, "
+            f"{percent(totals.unsure.baseline_nusd, whole.baseline_nusd)} of money",
+        ),
+        *labelled("baseline", ", ".join(_baselines(totals))),
+        *wrapped(
+            f"List prices of {days_text(planner.list_day(), planner.list_day())}, prompt tokens estimated, "
+            f"{_answers(totals, assumed)}."
+            + (" Models named in the file: as if switched on." if totals.named else "")
+        ),
+        *labelled("quality", _NOT_MEASURED),
+    ]
+
+
+def _along(tiers: Mapping[str, Sum], planner: Planner) -> Iterator[tuple[str, Sum]]:
+    """Yield sums along the ladder, then those of models off it."""
+    names = [tier.name for tier in planner.router.ladder]
+    for name in [*names, *(name for name in tiers if name not in names)]:
+        yield name, tiers.get(name, Sum())
+
+
+def _code_shares(totals: Totals) -> Iterator[str]:
+    for code, one in sorted(totals.codes.items(), key=lambda item: -item[1].calls):
+        yield f"{code} {percent(one.calls, totals.all.calls)}"
+
+
+def _baselines(totals: Totals) -> Iterator[str]:
+    many = len(totals.baselines) > 1
+    for (model, how), one in sorted(totals.baselines.items(), key=lambda item: -item[1].calls):
+        yield f"{model} ({how}" + (f", {percent(one.calls, totals.all.calls)})" if many else ")")
+
+
+def _answers(totals: Totals, assumed: int) -> str:
+    if totals.told == totals.all.calls:
+        return "answers of the size told"
+    return f"answers of {assumed} tokens (assumed)" + (" where no size is told" if totals.told else "")
+
+
+def _usd(nusd: int) -> str:
+    return show(nusd, 4).replace("$", "")
+
+
+def totals_json(totals: Totals, planner: Planner, name: str, assumed: int) -> dict[str, Any]:
+    """Return a file's routes as `--json` prints them."""
+
+    def plain(one: Sum) -> dict[str, Any]:
+        return {
+            "calls": one.calls,
+            "share_of_calls": _share(one.calls, totals.all.calls),
+            "share_of_money": _share(one.baseline_nusd, totals.all.baseline_nusd),
+            "cost_usd": to_usd(one.cost_nusd),
+            "baseline_usd": to_usd(one.baseline_nusd),
+        }
+
+    return {
+        "file": name,
+        "total": plain(totals.all),
+        "tiers": {tier: plain(one) for tier, one in _along(totals.tiers, planner)},
+        "reasons": {code.value: plain(one) for code, one in totals.codes.items()},
+        "unsure": plain(totals.unsure),
+        "baselines": [
+            {"model": model, "how": how, "calls": one.calls} for (model, how), one in totals.baselines.items()
+        ],
+        "assumed_output_tokens": assumed,
+        "prices_of": planner.list_day(),
+        "bad_lines": totals.bad_lines,
+        "same_quality": _NOT_MEASURED,
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 6) if whole else None

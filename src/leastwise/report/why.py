@@ -1,0 +1,222 @@
+"""One request explained, from what the ledger kept of it: never its text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from leastwise.ladder import Code
+from leastwise.ledger import Entry
+from leastwise.messages import Usage
+from leastwise.models import canonical
+from leastwise.money import show, to_usd
+from leastwise.report.table import labelled, wrapped
+from leastwise.stores import Story
+
+#: What an id may be.
+IDS: Final = "exchange ids, msg_... ids and request-ids"
+
+_RESULTS: Final = {
+    "error": "nobody answered",
+    "cut": "the answer broke off",
+    "abandoned": "the caller left before the end",
+}
+_HOW: Final = {
+    "asked": "the model asked for",
+    "learned": "learned from this tag's traffic",
+    "stated": "stated by the caller",
+    "assumed": "assumed: nobody said which model would have been called",
+}
+_MISFIT: Final = frozenset({400, 404, 413})
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """A story with its decision read.
+
+    `reasons` are (code, words, before, after), in order.
+    """
+
+    story: Story
+    reasons: tuple[tuple[str, str, str, str], ...]
+    is_sure: bool
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether another model answered than would have without us."""
+        row = self.story.exchange
+        return row.served != "" and canonical(row.served) != canonical(row.baseline)
+
+    @property
+    def could_move(self) -> bool:
+        """Whether it was observed, and routing would have chosen another model."""
+        row = self.story.exchange
+        return row.would not in ("", row.asked)
+
+    @property
+    def same_quality(self) -> str:
+        """What is known of the answer."""
+        return "not measured" if self.is_moved else "as asked"
+
+    @property
+    def next(self) -> str:
+        """What to do where the answer was bad, or the call could have been cheaper."""
+        tag = self.story.exchange.tag
+        which = f" --tag {tag}" if tag else ""
+        if self.is_moved:
+            return f"leastwise off{which}"
+        if self.could_move:
+            return f"leastwise on{which} --percent 10"
+        return "leastwise report --by tag"
+
+
+def read_why(story: Story) -> Why:
+    """Return a story with its decision read."""
+    kept: dict[str, Any] = msgspec.json.decode(story.exchange.decision_json or "{}")
+    reasons = tuple((str(code), *map(str, rest)) for code, *rest in kept.get("reasons", ()))
+    return Why(story, reasons, bool(kept.get("sure", True)))  # type: ignore[arg-type]  # written as fours
+
+
+def why_lines(why: Why) -> list[str]:
+    """Return the explanation as text."""
+    row = why.story.exchange
+    answered = row.served or "by nobody"
+    lines = wrapped(f"call {row.id}   {_time(row.at)}")
+    lines += labelled("asked", f"{row.asked}    answered {answered}{f' ({row.tier})' if row.tier else ''}")
+    lines += labelled("mode", f"{row.mode}, policy {row.policy_hash}")
+    lines += labelled("for", _whom(why))
+    for number, (code, words, before, after) in enumerate(why.reasons):
+        step = f": {before} -> {after}" if before != after else ""
+        lines += labelled("" if number else "why", f"{words} [{code}{step}]")
+    if why.could_move:
+        lines += labelled("would", f"{row.would}, saving {show(row.could_nusd)}, quality unknown")
+    lines += labelled("checks", f"not run; same quality: {why.same_quality}")
+    lines += _cost_lines(why)
+    for number, entry in enumerate(why.story.entries, start=1):
+        lines += labelled("tried" if number == 1 else "", f"{number}. {_attempt(why, entry)}")
+    if row.result != "ok":
+        lines += labelled("ended", f"{_RESULTS.get(row.result, row.result)}, status {row.status}")
+    if row.fault:
+        lines += labelled("! fault", f"{row.fault}; the call went as asked")
+    lines += labelled("took", f"{row.latency_s:.1f} s")
+    lines += labelled("text", "not kept")
+    return [*lines, *labelled("do", f"{why.next}    {_what_it_does(why)}")]
+
+
+def _time(seconds: float) -> str:
+    at = datetime.fromtimestamp(seconds, UTC)
+    return f"{at.day} {at:%b %Y %H:%M:%S} UTC"
+
+
+def _whom(why: Why) -> str:
+    row = why.story.exchange
+    kind = f"type {row.task_type}" if row.task_type else "no type recognised"
+    facts = [f"tag {row.tag or '(none)'}", f"{kind} ({'sure' if why.is_sure else 'unsure'})"]
+    facts += [
+        f"{name} {value}" for name, value in (("complexity", row.complexity), ("key", row.key)) if value
+    ]
+    return ", ".join(facts)
+
+
+def _cost_lines(why: Why) -> list[str]:
+    row = why.story.exchange
+    saved = f", saved {show(row.saved_nusd)}, re-priced" if why.is_moved else ""
+    text = f"{show(row.spent_nusd)} (as asked {show(row.baseline_nusd)}{saved})"
+    if row.discarded_nusd:
+        text += f"; {show(row.discarded_nusd)} of it for answers nobody got"
+    if row.certainty != "exact":
+        text += f"; {row.certainty}"
+    how = _HOW.get(row.baseline_how, row.baseline_how)
+    return [*labelled("cost", text), *labelled("baseline", f"{row.baseline}, {how}")]
+
+
+def _attempt(why: Why, entry: Entry) -> str:
+    status = str(entry.status) if entry.status else "no answer"
+    has_misfit = any(code == Code.MISFIT for code, *_ in why.reasons)
+    misfit = " (misfit)" if has_misfit and entry.status in _MISFIT else ""
+    used = entry.usage.prompt_tokens or entry.usage.output_tokens
+    tokens = f"{_tokens(entry.usage)}, " if used else ""
+    certainty = "" if entry.certainty == "exact" else f" {entry.certainty}"
+    ids = " ".join(filter(None, ("", entry.message_id, entry.request_id)))
+    return f"{entry.purpose} {entry.model} {status}{misfit}: {tokens}{show(entry.cost_nusd)}{certainty} {ids}"
+
+
+def _tokens(usage: Usage) -> str:
+    cached = usage.cache_read_input_tokens
+    read = f" ({cached:,} from the prompt cache)" if cached else ""
+    return f"{usage.prompt_tokens:,}{read} + {usage.output_tokens:,} tokens"
+
+
+def _what_it_does(why: Why) -> str:
+    tag = why.story.exchange.tag
+    whose = f"calls of tag {tag}" if tag else "all calls"
+    if why.is_moved:
+        return f"where this answer was bad: {whose} go as asked"
+    if why.could_move:
+        return f"a tenth of {whose} go to the tier that should do"
+    return "where the money goes"
+
+
+def why_json(why: Why) -> dict[str, Any]:
+    """Return the explanation as what `--json` prints."""
+    row = why.story.exchange
+    return {
+        "report": "why",
+        "exchange": row.id,
+        "at": datetime.fromtimestamp(row.at, UTC),
+        "asked": row.asked,
+        "served": row.served,
+        "tier": row.tier,
+        "mode": row.mode,
+        "tag": row.tag,
+        "key": row.key,
+        "session": row.session,
+        "complexity": row.complexity,
+        "task_type": row.task_type,
+        "is_sure": why.is_sure,
+        "reasons": [
+            {"code": code, "words": words, "before": before, "after": after}
+            for code, words, before, after in why.reasons
+        ],
+        "policy": row.policy_hash,
+        "would": row.would if why.could_move else "",
+        "could_save_usd": to_usd(row.could_nusd),
+        "result": row.result,
+        "status": row.status,
+        "checks": [],
+        "same_quality": why.same_quality,
+        "cost_usd": to_usd(row.spent_nusd),
+        "discarded_usd": to_usd(row.discarded_nusd),
+        "as_asked_usd": to_usd(row.baseline_nusd),
+        "saved_usd": to_usd(row.saved_nusd),
+        "baseline": row.baseline,
+        "baseline_how": row.baseline_how,
+        "certainty": row.certainty,
+        "latency_s": row.latency_s,
+        "fault": row.fault,
+        "text": None,
+        "attempts": [_entry_json(entry) for entry in why.story.entries],
+        "next": why.next,
+    }
+
+
+def _entry_json(entry: Entry) -> dict[str, Any]:
+    return {
+        "entry": entry.id,
+        "purpose": entry.purpose,
+        "parent": entry.parent,
+        "provider": entry.provider,
+        "model": entry.model,
+        "at": datetime.fromtimestamp(entry.asked_at, UTC),
+        "status": entry.status,
+        "message_id": entry.message_id,
+        "request_id": entry.request_id,
+        "usage": asdict(entry.usage),
+        "price_row": entry.price_row,
+        "cost_usd": to_usd(entry.cost_nusd),
+        "reserved_usd": to_usd(entry.worst_nusd),
+        "certainty": entry.certainty,
+    }

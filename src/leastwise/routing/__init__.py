@@ -1,0 +1,21 @@
+"""Routing: which model answers, instead of which, and why; makes no call and opens nothing."""
+
+from leastwise.routing.policy import BASELINE, Known, Policy, Preset, Rule, Switch
+from leastwise.routing.router import Fits, Router
+from leastwise.routing.signals import Signals
+from leastwise.routing.words import Lexicon, Words, load_words
+
+__all__ = [
+    "BASELINE",
+    "Fits",
+    "Known",
+    "Lexicon",
+    "Policy",
+    "Preset",
+    "Router",
+    "Rule",
+    "Signals",
+    "Switch",
+    "Words",
+    "load_words",
+]

@@ -1,0 +1,202 @@
+"""What the user configured of routing, and what the ledger knows of this request: values only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
+
+from leastwise.errors import ConfigError
+from leastwise.features import Role
+from leastwise.ladder import COMPLEXITIES, MODES, Complexity, Ladder, Mode
+from leastwise.routing.signals import Signals
+
+BASELINE: Final = "baseline"
+PRESETS: Final = ("", "reference")
+Preset = Literal["", "reference"]
+
+_ROLES: Final = get_args(Role)
+_PERCENT: Final = 100
+_DEFAULT_COMPLEXITY: Final[Mapping[Complexity, str]] = MappingProxyType(
+    {"simple": "haiku", "standard": "sonnet", "complex": "opus"}
+)
+_DEFAULT_CLAMPS: Final[Mapping[Complexity, int]] = MappingProxyType(
+    {"simple": 50, "standard": 1024, "complex": 4096}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One [[rule]]: all conditions given must hold; then a complexity or a tier is chosen.
+
+    A rule that names a tier is obeyed like a forced one; a rule that names a complexity
+    may still be raised by signals.
+
+    Args:
+        match: A phrase, found as whole words in the description or the ask.
+        tag: The task's tag.
+        role: `main`, `subagent` or `background`, as read off a coding agent's request.
+        header: A request header: its name, or `name: value`.
+        complexity: What to take the task for.
+        tier: The tier to use.
+    """
+
+    match: str = ""
+    tag: str = ""
+    role: Role = ""
+    header: str = ""
+    complexity: Complexity | None = None
+    tier: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a rule without a condition, or without exactly one choice.
+
+        Raises:
+            ConfigError: says which.
+        """
+        if not (self.match.strip() or self.tag or self.role or self.header):
+            message = f"[[rule]] {self}: give at least one of match, tag, role, header"
+            raise ConfigError(message)
+        if (self.complexity is None) == (self.tier is None):
+            message = f"[[rule]] {self}: give either complexity or tier"
+            raise ConfigError(message)
+        if self.complexity is not None and self.complexity not in COMPLEXITIES:
+            message = f"[[rule]] complexity = {self.complexity!r}: expected one of {', '.join(COMPLEXITIES)}"
+            raise ConfigError(message)
+        if self.role not in _ROLES:
+            message = f"[[rule]] role = {self.role!r}: expected one of {', '.join(filter(None, _ROLES))}"
+            raise ConfigError(message)
+
+    def __str__(self) -> str:
+        """Return the conditions as configured."""
+        given = {name: getattr(self, name) for name in ("match", "tag", "role", "header")}
+        return ", ".join(f"{name} = {value!r}" for name, value in given.items() if value)
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """The mode of one tag, and for `enforce` the share of its calls that is routed."""
+
+    tag: str
+    mode: Mode
+    percent: float = 100
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown mode and a share outside 0 to 100.
+
+        Raises:
+            ConfigError: names the value.
+        """
+        _check_mode(f"switch of tag {self.tag!r}", self.mode, self.percent)
+
+
+def _check_mode(where: str, mode: str, percent: float) -> None:
+    if mode not in MODES:
+        message = f"{where}: mode = {mode!r}: expected one of {', '.join(MODES)}"
+        raise ConfigError(message)
+    if not 0 <= percent <= _PERCENT:
+        message = f"{where}: percent = {percent!r}: expected a number from 0 to 100"
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything configured that a decision depends on, but for the ladder and the prices.
+
+    Attributes:
+        mode: For requests that name a real model; `off` switches everything off.
+        percent: Share of the requests to be enforced that is routed; the rest is observed.
+        switches: Modes of single tags.
+        reroute: Patterns (`claude-opus-*`) of real models that are routed even while observing.
+        unsure: Where a request goes that nothing tells about: `baseline`, or a tier.
+        complexity: The tier for each complexity.
+        signals: Thresholds of way 2.
+        rules: The user's rules; the first that holds decides.
+        preset: `reference` for the reference's lists, thresholds and estimates.
+        allowed_tiers: Tiers that may be chosen; None for all.
+        clamp: Whether `max_tokens` may be lowered to what the complexity needs.
+        max_tokens: That need, per complexity.
+    """
+
+    mode: Mode = "observe"
+    percent: float = 100
+    switches: tuple[Switch, ...] = ()
+    reroute: tuple[str, ...] = ()
+    unsure: str = BASELINE
+    complexity: Mapping[Complexity, str] = field(default_factory=lambda: _DEFAULT_COMPLEXITY)
+    signals: Signals = field(default_factory=Signals)
+    rules: tuple[Rule, ...] = ()
+    preset: Preset = ""
+    allowed_tiers: tuple[str, ...] | None = None
+    clamp: bool = False
+    max_tokens: Mapping[Complexity, int] = field(default_factory=lambda: _DEFAULT_CLAMPS)
+
+    def __post_init__(self) -> None:
+        """Refuse what can be judged without a ladder.
+
+        Raises:
+            ConfigError: names the key and its value.
+        """
+        _check_mode("mode", self.mode, self.percent)
+        if self.preset not in PRESETS:
+            message = f"preset = {self.preset!r}: expected reference, or leave it out"
+            raise ConfigError(message)
+        for key, table in (("complexity", self.complexity), ("max_tokens", self.max_tokens)):
+            if set(table) != set(COMPLEXITIES):
+                message = f"[{key}] has {', '.join(table)}: give {', '.join(COMPLEXITIES)}"
+                raise ConfigError(message)
+        if self.allowed_tiers is not None and not self.allowed_tiers:
+            message = "allowed_tiers is empty: name at least one tier, or leave it out"
+            raise ConfigError(message)
+
+    @classmethod
+    def reference(cls, **changes: Any) -> Policy:
+        """Return the reference's policy: its lists, thresholds and clamps."""
+        return cls(**{"preset": "reference", "clamp": True, **changes})
+
+    def check(self, ladder: Ladder) -> None:
+        """Refuse names that are no tier of `ladder`.
+
+        Raises:
+            ConfigError: names the tier and those there are.
+        """
+        names = [*self.complexity.values(), *(self.allowed_tiers or ())]
+        names += [rule.tier for rule in self.rules if rule.tier is not None]
+        if self.unsure != BASELINE:
+            names.append(self.unsure)
+        for name in names:
+            ladder[name]
+
+    def digest(self, ladder: Ladder, words: str) -> str:
+        """Return twelve hexadecimal digits that name this policy with its ladder and word lists."""
+        content = json.dumps([_plain(self), _plain(ladder), words], sort_keys=True, separators=(",", ":"))
+        return sha256(content.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """Return a configured value as JSON would hold it."""
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger knows that a decision needs.
+
+    Attributes:
+        pins: Which model made a tool call, by the call's id.
+        baseline: The model that this tag's traffic used to ask for.
+        corrections: Real over estimated prompt tokens, by tokenizer (`features.learn_correction`).
+    """
+
+    pins: Mapping[str, str] = field(default_factory=dict)
+    baseline: str | None = None
+    corrections: Mapping[str, float] = field(default_factory=dict)

@@ -1,0 +1,528 @@
+"""One request's way through the three phases of a decision.
+
+*Choose*, the first that applies: a tier or complexity that this very request forces; inside
+a tool loop the model that made the call; the user's rules; the task's type by phrases (a
+short follow-up such as "yes" is read as the ask before it); sizes, where the caller told the
+size of the answer; else *unsure*, a legal outcome that stays with the baseline.
+*Adjust*, never what was forced or pinned: sizes may raise a simple or standard choice.
+*Limit*, always: the allowed tiers, the asked model as ceiling, what fits the request.
+
+Every phase that had a say leaves a `Reason`. Words quote configured phrases and numbers,
+never a prompt. No text can raise a caller above the allowed tiers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from fnmatch import translate
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from leastwise.errors import UnknownPriceError
+from leastwise.features import Features, estimate_tokens, read, reference_tokens
+from leastwise.ladder import (
+    AUTO,
+    DEFAULT_LADDER,
+    Baseline,
+    Code,
+    Complexity,
+    Decision,
+    Ladder,
+    Mode,
+    Reason,
+    Task,
+    Tier,
+)
+from leastwise.messages import Request
+from leastwise.models import Model, Models, load_models
+from leastwise.prices import PriceBook, cheaper_tiers, load_prices
+from leastwise.routing.policy import BASELINE, Known, Policy, Rule
+from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
+from leastwise.routing.words import Lexicon, Scan, Words, load_words
+
+#: Returns why `request` cannot go to a model as it is, or None when it can.
+Fits = Callable[[Request, str], str | None]
+
+_NO_TASK: Final = Task()
+_NOTHING_KNOWN: Final = Known()
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+_ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
+_MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
+_WHOLE: Final = 100
+_FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
+
+
+def _always_fits(_request: Request, _model: str) -> str | None:
+    return None
+
+
+@dataclass(slots=True)
+class _Case:
+    """One request on its way through the phases; lives for one decision.
+
+    `last` is the asked model, for `auto` the baseline: where doubt and misfits go.
+    `choices` are the tiers that may be chosen, cheap to dear.
+    """
+
+    request: Request
+    task: Task
+    features: Features
+    known: Known
+    headers: Mapping[str, str]
+    is_auto: bool
+    last: Tier
+    here: Tier
+    choices: tuple[Tier, ...] = ()
+    complexity: Complexity | None = None
+    task_type: str = ""
+    is_sure: bool = True
+    is_forced: bool = False
+    is_pinned: bool = False
+    by_signals: bool = False
+    reasons: list[Reason] = field(default_factory=list)
+    description: Scan | None = None
+    ask: Scan | None = None
+
+    def go(self, tier: Tier, code: Code, words: str) -> None:
+        """Move to `tier` and say why."""
+        self.reasons.append(Reason(code, words, _name(self.here), _name(tier)))
+        self.here = tier
+
+    def scan(self) -> tuple[Scan | None, Scan]:
+        """Return description (None when not given) and ask, prepared for searching."""
+        if self.ask is None:
+            self.ask = Scan(self.features.ask)
+            self.description = Scan(self.features.description) if self.features.description else None
+        return self.description, self.ask
+
+
+def _name(tier: Tier) -> str:
+    return tier.name or tier.model
+
+
+class Router:
+    """Decides which model answers a request.
+
+    Args:
+        ladder: The tiers, cheap to dear.
+        policy: What the user configured.
+        prices: Dated rates; the shipped ones by default.
+        models: What is known of each model; the shipped facts by default.
+        fits: Tells why a request cannot go to a model; by default every request fits.
+        words: Phrases of task types; the shipped ones by default.
+
+    Raises:
+        ConfigError: the policy names a tier that the ladder lacks.
+
+    >>> decision = Router().decide("Is this spam? Win $1000 now!!!")
+    >>> decision.tier, decision.reason
+    ('haiku', 'type: classify ("is this spam")')
+    """
+
+    def __init__(
+        self,
+        ladder: Ladder = DEFAULT_LADDER,
+        policy: Policy | None = None,
+        *,
+        prices: PriceBook | None = None,
+        models: Models | None = None,
+        fits: Fits = _always_fits,
+        words: Words | None = None,
+    ) -> None:
+        self.ladder = ladder
+        self.policy = policy = policy or Policy()
+        policy.check(ladder)
+        self._prices = prices or load_prices()
+        self._models = models or load_models()
+        self._fits = fits
+        self._words = words or load_words()
+        self._named = {tier.name: tier for tier in ladder}
+        self._by_model = {tier.model: tier for tier in reversed(ladder.tiers)}
+        self._ranks = {tier.name: rank for rank, tier in enumerate(ladder)}
+        self._for = {complexity: ladder[name] for complexity, name in policy.complexity.items()}
+        self._may = frozenset(policy.allowed_tiers or self._named)
+        self._allowed = tuple(tier for tier in ladder if tier.name in self._may)
+        self._switches = {switch.tag: switch for switch in policy.switches}
+        self._reroute = re.compile("|".join(map(translate, policy.reroute))) if policy.reroute else None
+        self._rule_phrases = Lexicon(rule.match for rule in policy.rules)
+        self._cheaper: dict[tuple[str, date], tuple[Tier, ...]] = {}
+        lowest = self._models.get(ladder.tiers[0].model)
+        self._sized_by = lowest.tokenizer if lowest is not None else "old"
+        #: Twelve hexadecimal digits that name policy, ladder and word lists.
+        self.policy_hash = policy.digest(ladder, self._words.digest)
+
+    def decide(
+        self,
+        request: Request | Mapping[str, Any] | str,
+        task: Task | None = None,
+        *,
+        known: Known = _NOTHING_KNOWN,
+        now: datetime | None = None,
+        draw: float = 0.0,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        features: Features | None = None,
+    ) -> Decision:
+        """Return which model answers, and why.
+
+        Args:
+            request: A request, its members, or a bare prompt (which asks for `auto`).
+            task: What the caller tells of it.
+            known: What the ledger knows of it.
+            now: The day whose prices count; must carry a time zone. Today by default.
+            draw: A number from 0 to 1, drawn by the caller; below the policy's share is in it.
+            headers: The caller's headers, names in lower case.
+            features: Those of the request, where they were read already.
+
+        Raises:
+            ConfigError: the task names a tier that does not exist.
+            RequestError: the members are no Messages request.
+        """
+        request = _as_request(request)
+        task = task or _NO_TASK
+        features = features or read(request, task, headers)
+        asked = request.model
+        is_auto = asked in AUTO or asked in self._named
+        if is_auto:
+            baseline = self._baseline(task, known)
+            here, last = Tier("", asked), self._tier_of(baseline.model)
+        else:
+            baseline = Baseline(asked, "asked")
+            here = last = self._tier_of(asked)
+        case = _Case(request, task, features, known, headers, is_auto, last, here)
+        if is_auto:
+            return self._decide_auto(case, baseline)
+        return self._decide_named(case, baseline, draw, now or datetime.now(UTC))
+
+    # --- which request is ours to decide -------------------------------------------------------------
+
+    def _decide_auto(self, case: _Case, baseline: Baseline) -> Decision:
+        """Choose among all allowed tiers; switched off, what the tier's name says, else the baseline."""
+        case.choices = self._allowed
+        is_off = self.policy.mode == "off"
+        if not is_off and case.task.route:
+            self._choose(case)
+            self._adjust(case)
+        elif case.here.model in self._named:
+            case.go(self._named[case.here.model], Code.FORCED_TIER, f"tier {case.here.model} was asked for")
+        elif is_off:
+            case.go(case.last, Code.OFF, "switched off: the baseline answers")
+        else:
+            case.go(case.last, Code.OPTED_OUT, "not to be routed: the baseline answers")
+        self._limit(case)
+        return self._decision(case, "auto", baseline, self._last_resort(case).model)
+
+    def _decide_named(self, case: _Case, baseline: Baseline, draw: float, now: datetime) -> Decision:
+        """Choose among the tiers cheaper than the asked model; observing, say so and stay."""
+        asked = case.last
+        mode, is_in_share = self._mode(asked.model, case.task, draw)
+        if mode == "off":
+            case.go(asked, Code.OFF, "switched off: as asked")
+        elif not case.task.route:
+            case.go(asked, Code.OPTED_OUT, "not to be routed: as asked")
+        if case.reasons:
+            return self._decision(case, "off", baseline, asked.model)
+        cheaper = self._cheaper_than(asked.model, now)
+        case.choices = cheaper if self.policy.allowed_tiers is None else self._within(cheaper)
+        self._choose(case)
+        self._adjust(case)
+        self._limit(case)
+        if mode == "enforce" and is_in_share:
+            return self._decision(case, "enforce", baseline, asked.model)
+        would = case.here.model
+        could = "" if case.here is asked else f", could go to {_name(case.here)}"
+        if mode == "enforce":
+            case.go(asked, Code.NOT_IN_SHARE, f"outside the share switched on: as asked{could}")
+        else:
+            case.go(asked, Code.OBSERVED, f"observed: as asked{could}")
+        return self._decision(case, "observe", baseline, asked.model, would)
+
+    def _within(self, tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
+        return tuple(tier for tier in tiers if tier.name in self._may)
+
+    def _mode(self, asked: str, task: Task, draw: float) -> tuple[Mode, bool]:
+        """Return the mode in force and whether the request is in the share that is routed."""
+        mode, percent = self.policy.mode, self.policy.percent
+        if mode == "off":
+            return mode, False  # the kill switch: no tag's switch stands against it
+        switch = self._switches.get(task.tag) if task.tag is not None else None
+        if switch is not None:
+            mode, percent = switch.mode, switch.percent
+        if mode == "observe" and self._reroute is not None and self._reroute.match(asked):
+            mode = "enforce"
+        return mode, percent == _WHOLE or draw * _WHOLE < percent
+
+    def _baseline(self, task: Task, known: Known) -> Baseline:
+        if known.baseline:
+            return Baseline(known.baseline, "learned")
+        if task.instead_of:
+            named = self._named.get(task.instead_of)
+            return Baseline(named.model if named is not None else task.instead_of, "stated")
+        return Baseline(self.ladder.top.model, "assumed")
+
+    def _tier_of(self, model: str) -> Tier:
+        """Return the model's tier, or one without a name for a model off the ladder."""
+        return self._by_model.get(model) or Tier("", model, self.ladder.top.upstream)
+
+    def _cheaper_than(self, asked: str, now: datetime) -> tuple[Tier, ...]:
+        """Return the tiers below the asked model; none where a price is unknown."""
+        key = (asked, now.date())
+        found = self._cheaper.get(key)
+        if found is None:
+            try:
+                found = cheaper_tiers(self.ladder, asked, now, self._prices)
+            except UnknownPriceError:
+                found = ()
+            if len(self._cheaper) >= _MOST_REMEMBERED:
+                self._cheaper.clear()
+            self._cheaper[key] = found
+        return found
+
+    # --- choose --------------------------------------------------------------------------------------
+
+    def _choose(self, case: _Case) -> None:
+        if self._forced(case):
+            return
+        if case.features.in_tool_loop:
+            self._pinned(case)
+            return
+        if self._ruled(case) or self._predicted(case) or self._sized(case):
+            return
+        case.is_sure = False
+        if self.policy.unsure == BASELINE:
+            kept = "as asked" if not case.is_auto else f"baseline {case.last.model}"
+            case.go(case.last, Code.UNSURE, f"unsure, so not cheap: {kept}")
+        else:
+            case.go(
+                self._named[self.policy.unsure], Code.UNSURE, f"unsure: {self.policy.unsure}, as configured"
+            )
+
+    def _forced(self, case: _Case) -> bool:
+        task = case.task
+        name = task.tier or (case.request.model if case.request.model in self._named else None)
+        if name is not None:
+            case.is_forced = True
+            case.go(self.ladder[name], Code.FORCED_TIER, f"tier {name} was asked for")
+            return True
+        if task.complexity is not None:
+            case.is_forced = True
+            case.complexity = task.complexity
+            case.go(self._for[task.complexity], Code.FORCED_COMPLEXITY, f"the caller says {task.complexity}")
+            return True
+        return False
+
+    def _pinned(self, case: _Case) -> None:
+        """Stay with the model that made the tool call; if unknown, with the one that was to be called."""
+        case.is_pinned = True
+        pins = case.known.pins
+        model = next((pins[call] for call in case.features.tool_use_ids if call in pins), None)
+        maker = self._tier_of(model) if model is not None else case.last
+        if not case.is_auto and maker is not case.last and maker not in case.choices:
+            maker = case.last  # the caller has since asked for a cheaper model
+        case.go(maker, Code.PINNED, "pinned: answers a tool call")
+
+    def _ruled(self, case: _Case) -> bool:
+        if not self.policy.rules:
+            return False
+        description, ask = case.scan()
+        phrases = self._rule_phrases.find(ask)
+        if description is not None:
+            phrases += self._rule_phrases.find(description)
+        for rule in self.policy.rules:
+            if self._holds(rule, case, phrases):
+                break
+        else:
+            return False
+        if rule.tier is not None:
+            case.is_forced = True
+            case.go(self._named[rule.tier], Code.RULE, f"rule: {rule}")
+        else:
+            assert rule.complexity is not None
+            case.complexity = rule.complexity
+            case.go(self._for[rule.complexity], Code.RULE, f"rule: {rule}")
+        return True
+
+    def _holds(self, rule: Rule, case: _Case, phrases: list[str]) -> bool:
+        if rule.match and " ".join(rule.match.casefold().split()) not in phrases:
+            return False
+        if rule.tag and rule.tag != case.task.tag:
+            return False
+        if rule.role and rule.role != case.features.role:
+            return False
+        if rule.header:
+            name, _, value = rule.header.partition(":")
+            sent = case.headers.get(name.strip().lower())
+            return sent is not None and value.strip() in ("", sent.strip())
+        return True
+
+    def _predicted(self, case: _Case) -> bool:
+        """Choose by the task's type; in the preset by the reference's lists, which end in standard."""
+        description, ask = case.scan()
+        if self.policy.preset == "reference":
+            found = self._words.predict_reference(description, ask)
+            if found is None and description is not None and case.features.expected_output_tokens is None:
+                case.complexity = "standard"
+                case.go(self._for["standard"], Code.STANDARD, "no listed phrase in the description: standard")
+                return True
+        else:
+            found = self._words.predict(case.features, description, ask)
+        if found is None:
+            return False
+        case.complexity, case.task_type = found.complexity, found.task_type
+        where = " in the description" if found.place == "description" else ""
+        what = (
+            f"follow-up to {found.task_type or found.complexity}"
+            if case.features.inherited_ask and not where
+            else ""
+        )
+        named = what or found.task_type or found.complexity
+        case.go(self._for[found.complexity], Code.TYPE, f'type: {named} ("{found.phrase}"{where})')
+        return True
+
+    def _sized(self, case: _Case) -> bool:
+        """Choose by signals, where the caller told the size of the answer; in the preset always."""
+        features, is_reference = case.features, self.policy.preset == "reference"
+        if features.expected_output_tokens is None and not is_reference:
+            return False
+        tokens = reference_tokens(case.request) if is_reference else self._tokens(case)
+        reading = read_signals(features, tokens, self.policy.signals, is_reference=is_reference)
+        if reading.complexity == "simple" and not is_reference and self._words.has_doubt(case.scan()[1]):
+            return False  # a short answer may need long thought
+        case.by_signals = True
+        case.complexity = reading.complexity
+        case.go(self._for[reading.complexity], Code.SIGNALS, f"signals: {reading.words}")
+        return True
+
+    def _tokens(self, case: _Case, tokenizer: str | None = None) -> int:
+        tokenizer = tokenizer or self._sized_by
+        return estimate_tokens(case.features, tokenizer, case.known.corrections.get(tokenizer, 1.0))
+
+    # --- adjust --------------------------------------------------------------------------------------
+
+    def _adjust(self, case: _Case) -> None:
+        """Raise what was taken for less than its size and kind say; never what was forced or pinned."""
+        if case.is_forced or case.is_pinned or case.by_signals or self.policy.preset == "reference":
+            return
+        limits = self.policy.signals
+        if case.complexity == "simple":
+            self._raise(case, "standard", too_much_for_simple(case.features, self._tokens(case), limits))
+        elif case.complexity == "standard":
+            self._raise(case, "complex", too_much_for_standard(case.features, limits))
+
+    def _raise(self, case: _Case, complexity: Complexity, why: str) -> None:
+        if not why:
+            return
+        tier = self._for[complexity]
+        if self._ranks[tier.name] > self._ranks[case.here.name]:
+            case.complexity = complexity
+            case.go(tier, Code.RAISED, f"raised to {complexity}: {why}")
+
+    # --- limit ---------------------------------------------------------------------------------------
+
+    def _limit(self, case: _Case) -> None:
+        if case.is_pinned:
+            return
+        if not case.is_auto and case.here.model == case.last.model:
+            case.here = case.last
+        self._keep_allowed(case)
+        self._keep_fitting(case)
+
+    def _keep_allowed(self, case: _Case) -> None:
+        """Hold the allowed tiers, and for a real model what it costs as the ceiling."""
+        here = case.here
+        if here in case.choices or (not case.is_auto and here is case.last):
+            return
+        if not case.is_auto and here.name in self._may:
+            case.go(case.last, Code.CEILING, f"the asked model is the ceiling: {here.name} is not cheaper")
+            return
+        if case.is_auto and self.policy.allowed_tiers is None and here is case.last:
+            return  # a baseline off the ladder, where nothing is forbidden
+        instead = case.choices[-1] if case.is_auto else case.last
+        case.go(self._next(case, here) or instead, Code.NOT_ALLOWED, f"{_name(here)} is not allowed")
+
+    def _next(self, case: _Case, here: Tier) -> Tier | None:
+        """Return the next dearer tier that may be chosen."""
+        rank = self._ranks.get(here.name)
+        if rank is None:
+            return None
+        return next((tier for tier in case.choices if self._ranks[tier.name] > rank), None)
+
+    def _last_resort(self, case: _Case) -> Tier:
+        """Return the last resort: the asked model, the baseline, or the dearest allowed tier."""
+        if not case.is_auto or self.policy.allowed_tiers is None or case.last.name in self._may:
+            return case.last
+        return case.choices[-1]
+
+    def _keep_fitting(self, case: _Case) -> None:
+        """Move to the next dearer tier that can take the request as it is; the last resort is not asked."""
+        while case.is_auto or case.here is not case.last:
+            here = case.here
+            why = self._fits(case.request, here.model)
+            if why is None:
+                return
+            tier = self._next(case, here) or self._last_resort(case)
+            case.go(tier, Code.UNFIT, f"does not fit {_name(here)}: {why}")
+            if tier.name not in self._ranks or self._ranks[tier.name] <= self._ranks.get(here.name, -1):
+                return
+
+    # --- the answer ----------------------------------------------------------------------------------
+
+    def _decision(
+        self,
+        case: _Case,
+        mode: Literal["auto", "observe", "enforce", "off"],
+        baseline: Baseline,
+        fallback: str,
+        would: str = "",
+    ) -> Decision:
+        tier = case.here
+        model = self._models.get(tier.model)
+        return Decision(
+            model=tier.model,
+            tier=tier.name,
+            upstream=tier.upstream,
+            fallback=fallback,
+            asked=case.request.model,
+            mode=mode,
+            complexity=case.complexity,
+            task_type=case.task_type,
+            is_sure=case.is_sure,
+            would=would,
+            max_tokens=self._clamp(case, model)
+            if self.policy.clamp and mode in ("auto", "enforce")
+            else None,
+            reasons=tuple(case.reasons),
+            baseline=baseline,
+            input_tokens=self._tokens(case, model.tokenizer if model is not None else "old"),
+        )
+
+    def _clamp(self, case: _Case, model: Model | None) -> int | None:
+        """Return a lower cap on output, or None.
+
+        Never where thinking would count toward it, or where a stream could not be asked again.
+        The reference's values: 50, 1024, 4096 by complexity; chosen by signals, the expected
+        size (256 when untold) within 50 and 4096.
+        """
+        if case.complexity is None or case.request.is_stream:
+            return None
+        thinking = case.request.get("thinking")
+        is_off = thinking is None or (isinstance(thinking, dict) and thinking.get("type") == "disabled")
+        if model is None or model.thinking != "off" or not is_off:
+            return None
+        cap = self.policy.max_tokens[case.complexity]
+        if case.by_signals:
+            told = case.features.expected_output_tokens or _USUAL_TOKENS
+            cap = min(max(told, _FEWEST_TOKENS), _MOST_TOKENS)
+        own = case.request.max_tokens
+        return cap if own is None or cap < own else None
+
+
+def _as_request(request: Request | Mapping[str, Any] | str) -> Request:
+    if isinstance(request, Request):
+        return request
+    if isinstance(request, str):
+        turn = {"role": "user", "content": request}
+        return Request.of({"model": AUTO[0], "max_tokens": _ASSUMED_MAX_TOKENS, "messages": [turn]})
+    return Request.of({"model": AUTO[0], **request})

@@ -1,0 +1,384 @@
+"""The drop-in for the `anthropic` client: the same calls, the same objects, one exchange each.
+
+`Anthropic` and `AsyncAnthropic` are subclasses of the SDK's own classes; `wrap` gives
+any other client of that SDK (Bedrock, Vertex, one you made yourself) such a class.
+Every call that posts to `/v1/messages`, however it was made (`create`, `stream`,
+`parse`, `beta.messages`, raw and streaming responses), passes the one method
+`request` that all of them share, and runs an exchange there. Its body goes out as
+the SDK prepared it, but for the members that the decision changes.
+
+Retries are ours (the SDK's are off inside an attempt), by the caller's own
+`max_retries`; the SDK's errors reach the caller as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from functools import cache, cached_property
+from typing import Any, Final, TypeVar
+
+import anthropic
+from anthropic.resources import beta as beta_resources
+
+from leastwise import client as drivers
+from leastwise.build import Runtime
+from leastwise.config import Upstream
+from leastwise.errors import UpstreamFailure
+from leastwise.exchange import Done, exchange
+from leastwise.ladder import Mode, Outcome, Task
+from leastwise.messages import Facts, Held, Reply, Request, Usage
+from leastwise.sdk.taps import attach, listeners_of
+from leastwise.steps import Send, Steps
+
+Client = TypeVar("Client", bound=Any)
+
+_MESSAGES: Final = "/v1/messages"
+_TASK: Final = "leastwise_task"  # rides in the body from the resource to `request`, where it is taken out
+_PREPARE: Final = "_copy_and_prepare"  # SDK 1.0 and later prepare a body once, here
+_OUTCOME: Final = "_leastwise_outcome"
+_NEVER_SENT: Final = frozenset(
+    {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"}
+)
+
+
+class _Routing:
+    """What both clients share; mixed in before the SDK's class."""
+
+    leastwise: Runtime
+
+    @cached_property
+    def messages(self) -> Any:
+        """The messages resource, whose `create`, `stream` and `parse` take a `task`."""
+        return _with_tasks(super().messages)  # type: ignore[misc]  # the class mixed with
+
+    @cached_property
+    def beta(self) -> Any:
+        """The beta resources; `beta.messages` takes a `task` too."""
+        return _with_tasks(super().beta)  # type: ignore[misc]  # the class mixed with
+
+    def _leastwise_call(
+        self, options: Any, task: Task | None
+    ) -> tuple[Mapping[str, Any], Steps[Done]]:
+        """Return the body that the prepared options hold, and the exchange that answers it."""
+        body = {**(options.json_data or {}), **(options.extra_json or {})}
+        request = Request.of(
+            body,
+            version=self._leastwise_header(options, "anthropic-version"),
+            betas=[beta for beta in self._leastwise_header(options, "anthropic-beta").split(",") if beta],
+        )
+        retries = options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
+        call = self.leastwise.call(request, task or Task(), max_retries=retries)
+        return body, exchange(call, self.leastwise.terms)
+
+    def _leastwise_header(self, options: Any, name: str) -> str:
+        for headers in (options.headers, self.default_headers):  # type: ignore[attr-defined]  # the SDK's
+            for key, value in headers.items() if isinstance(headers, Mapping) else ():
+                if key.lower() == name and isinstance(value, str):
+                    return value
+        return ""
+
+    def _leastwise_options(self, options: Any, body: Mapping[str, Any], step: Send) -> Any:
+        """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
+        attempt = copy.copy(options)
+        attempt.max_retries = 0
+        attempt.extra_json = None
+        attempt.json_data = {**body, **step.request.changes}
+        return attempt
+
+    def _leastwise_failure(self, error: Exception) -> UpstreamFailure:
+        """Return the SDK's exception as a failed attempt, with the SDK's own word on retrying it."""
+        if isinstance(error, anthropic.APIStatusError):
+            headers = {name.lower(): value for name, value in error.response.headers.items()}
+            should = self._should_retry(error.response)  # type: ignore[attr-defined]  # the SDK's
+            headers["x-should-retry"] = "true" if should else "false"
+            return UpstreamFailure(
+                error, status=error.status_code, headers=headers, request_id=error.request_id
+            )
+        if isinstance(error, anthropic.APIConnectionError):
+            was_sent = type(error.__cause__).__name__ not in _NEVER_SENT
+            return UpstreamFailure(error, was_sent=was_sent)
+        is_ours_to_send = isinstance(error, TypeError | ValueError) and not isinstance(
+            error, json.JSONDecodeError
+        )
+        return UpstreamFailure(error, was_sent=not is_ours_to_send, headers={"x-should-retry": "false"})
+
+    def _leastwise_other(self, upstream: str) -> Any:
+        """Return the client of another upstream of the config, or None for this client's own."""
+        return self.leastwise.other_client(upstream, lambda found: _other_client(self, found))
+
+    def copy(self, **kwargs: Any) -> Any:
+        """Return a copy with other options; see the SDK's `copy`. It stays a Leastwise client."""
+        extra = {"leastwise": self.leastwise, **kwargs.pop("_extra_kwargs", {})}
+        return super().copy(**kwargs, _extra_kwargs=extra)  # type: ignore[misc]  # the class mixed with
+
+    with_options = copy
+
+
+def is_message_post(options: Any) -> bool:
+    """Tell whether the SDK's request options are a message to be answered."""
+    path = str(options.url).split("?", 1)[0]
+    return options.method.lower() == "post" and path == _MESSAGES and isinstance(options.json_data, Mapping)
+
+
+def _without_task(options: Any) -> tuple[Any, Task | None]:
+    """Return a copy of the options without the task that rode in their body, and the task."""
+    bare = copy.copy(options)
+    bare.json_data = dict(options.json_data)
+    return bare, bare.json_data.pop(_TASK, None)
+
+
+class _SyncRouting(_Routing):
+    """Runs an exchange for each post to `/v1/messages`."""
+    def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
+        """Send a request; a message runs through an exchange, all else passes."""
+        send = super().request  # type: ignore[misc]  # the class mixed with
+        if not is_message_post(options):
+            return send(cast_to, options, stream=stream, stream_cls=stream_cls)
+        options, task = _without_task(options)
+        if hasattr(self, _PREPARE):
+            options = getattr(self, _PREPARE)(options)
+        body, steps = self._leastwise_call(options, task)
+
+        def upstream(step: Send) -> Reply:
+            attempt = self._leastwise_options(options, body, step)
+            other = self._leastwise_other(step.upstream)
+            post = send if other is None else other.request
+            try:
+                return _reply(post(cast_to, attempt, stream=stream, stream_cls=stream_cls))
+            except Exception as error:
+                raise self._leastwise_failure(error) from error
+
+        return _deliver(drivers.run(steps, upstream, self.leastwise.desk))
+
+
+class _AsyncRouting(_Routing):
+    """The same on an event loop."""
+    async def request(
+        self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
+    ) -> Any:
+        """Send a request; a message runs through an exchange, all else passes."""
+        send = super().request  # type: ignore[misc]  # the class mixed with
+        if not is_message_post(options):
+            return await send(cast_to, options, stream=stream, stream_cls=stream_cls)
+        options, task = _without_task(options)
+        if hasattr(self, _PREPARE):
+            options = await getattr(self, _PREPARE)(options)
+        body, steps = self._leastwise_call(options, task)
+
+        async def upstream(step: Send) -> Reply:
+            attempt = self._leastwise_options(options, body, step)
+            other = self._leastwise_other(step.upstream)
+            post = send if other is None else other.request
+            try:
+                return _reply(await post(cast_to, attempt, stream=stream, stream_cls=stream_cls))
+            except Exception as error:
+                raise self._leastwise_failure(error) from error
+
+        return _deliver(await drivers.run_async(steps, upstream, self.leastwise.desk))
+
+
+def _reply(payload: Any) -> Reply:
+    """Return what the SDK gave as a `Reply`: a message, a stream, or a response around either."""
+    response = response_of(payload)
+    if response is not None:
+        request_id = response.headers.get("request-id", "")
+        if not response.is_stream_consumed:
+            return Reply(Held(payload), request_id=request_id)
+        content = response.content
+        return Reply(payload, Facts.read(json.loads(content)), request_id=request_id)
+    usage = getattr(payload, "usage", None)
+    facts = Facts(
+        model=str(getattr(payload, "model", "")),
+        message_id=str(getattr(payload, "id", "")),
+        stop_reason=str(getattr(payload, "stop_reason", "") or ""),
+        usage=Usage.read(usage.to_dict() if usage is not None else None),
+        tool_use_ids=tuple(
+            str(block.id) for block in getattr(payload, "content", None) or () if block.type == "tool_use"
+        ),
+        is_complete=True,
+    )
+    return Reply(payload, facts, request_id=str(getattr(payload, "_request_id", "") or ""))
+
+
+def response_of(payload: Any) -> Any:
+    """Return the HTTP response inside a stream or a raw response; None for a plain message."""
+    if isinstance(payload, anthropic.Stream | anthropic.AsyncStream):
+        return payload.response
+    return getattr(payload, "http_response", None)
+
+
+def _deliver(result: drivers.Result) -> Any:
+    """Hand the SDK's object to the caller, with what became of the request within reach."""
+    response = response_of(result.payload)
+    if result.is_live:
+        result.life.relay(is_stream="text/event-stream" in response.headers.get("content-type", ""))
+        attach(response, result.life)
+    else:
+        setattr(result.payload, _OUTCOME, result.life.outcome)
+    return result.payload
+
+
+def outcome(of: object, *, client: Any = None) -> Outcome | None:
+    """Return what became of a request: who answered, why, at what cost, and what was saved.
+
+    Args:
+        of: A message, a stream or a raw response of a Leastwise client; or an exchange id,
+            a `msg_...` id or a `request-id`, looked up in the ledger.
+        client: The client whose ledger is asked for an id; by default the configured one.
+
+    Returns:
+        The outcome; None while a stream is still being read, or when nothing is known of it.
+    """
+    known = getattr(of, _OUTCOME, None)
+    if isinstance(known, Outcome):
+        return known
+    response = getattr(of, "response", None) or response_of(of)
+    lives = [one for one in listeners_of(response) if isinstance(one, drivers.Life)]
+    life = lives[0] if lives else None
+    if life is not None and life.outcome is not None:
+        return life.outcome
+    any_id = of if isinstance(of, str) else life.exchange_id if life is not None else getattr(of, "id", None)
+    if not isinstance(any_id, str):
+        return None
+    if client is not None:
+        runtime: Runtime = client.leastwise
+        return runtime.outcome(any_id)
+    with Runtime.open() as runtime:
+        return runtime.outcome(any_id)
+
+
+class _Tasked:
+    """Gives a messages resource the `task` argument; mixed in before the SDK's class."""
+
+    def create(self, *, task: Task | None = None, **kwargs: Any) -> Any:
+        """Create a message; `task` tells Leastwise what it is for. Otherwise the SDK's `create`."""
+        return super(_Tasked, _carrying(self, task)).create(**kwargs)  # type: ignore[misc]  # the class mixed with
+
+    def stream(self, *, task: Task | None = None, **kwargs: Any) -> Any:
+        """Stream a message; `task` tells Leastwise what it is for. Otherwise the SDK's `stream`."""
+        return super(_Tasked, _carrying(self, task)).stream(**kwargs)  # type: ignore[misc]  # the class mixed with
+
+    def parse(self, *, task: Task | None = None, **kwargs: Any) -> Any:
+        """Create and parse a message; `task` tells Leastwise what it is for. Otherwise the SDK's `parse`."""
+        return super(_Tasked, _carrying(self, task)).parse(**kwargs)  # type: ignore[misc]  # the class mixed with
+
+
+def _carrying(resource: Any, task: object) -> Any:
+    """Return the resource, or a copy of it whose posts carry `task`."""
+    if task is None:
+        return resource
+    if not isinstance(task, Task):
+        message = f"task={task!r}: expected a leastwise.Task"
+        raise TypeError(message)
+    bound = copy.copy(resource)
+    post = resource._post  # noqa: SLF001 - the one door every method of the resource goes through
+
+    def carry(path: str, *, body: Any = None, **kwargs: Any) -> Any:
+        return post(path, body={**body, _TASK: task}, **kwargs)
+
+    bound._post = carry  # noqa: SLF001 - as above
+    return bound
+
+
+@cache
+def _tasked(kind: type) -> type:
+    return type(kind.__name__, (_Tasked, kind), {})
+
+
+def _with_tasks(resource: Any) -> Any:
+    """Give a messages resource, or the one inside `beta`, the `task` argument."""
+    if isinstance(resource, beta_resources.Beta | beta_resources.AsyncBeta):
+        _with_tasks(resource.messages)  # a cached property: the object found here is the one used later
+    elif not isinstance(resource, _Tasked):
+        kind: type = type(resource)
+        resource.__class__ = _tasked(kind)
+    return resource
+
+
+class Anthropic(_SyncRouting, anthropic.Anthropic):
+    """The SDK's `Anthropic`; see `leastwise.sdk`."""
+
+    def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
+        """Make a client; see the SDK's `Anthropic` for all other arguments."""
+        self.leastwise = leastwise or Runtime.open(mode=mode)
+        super().__init__(**_with_profile(anthropic.Anthropic, kwargs))
+
+
+class AsyncAnthropic(_AsyncRouting, anthropic.AsyncAnthropic):
+    """The SDK's `AsyncAnthropic`; see `leastwise.sdk`."""
+
+    def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
+        """Make a client; see the SDK's `AsyncAnthropic` for all other arguments."""
+        self.leastwise = leastwise or Runtime.open(mode=mode)
+        super().__init__(**_with_profile(anthropic.AsyncAnthropic, kwargs))
+
+
+def _with_profile(kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return `arguments` with the credentials of a profile on disk, which the SDK finds only for its own class."""
+    named = ("api_key", "auth_token", "credentials", "config", "profile")
+    in_environment = os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
+    if in_environment or any(arguments.get(name) is not None for name in named):
+        return arguments
+    plain = kind(**arguments)
+    credentials = getattr(plain, "credentials", None)
+    if credentials is None:
+        return arguments
+    return {**arguments, "credentials": credentials, "base_url": arguments.get("base_url") or plain.base_url}
+
+
+def wrap(client: Client, *, mode: Mode | None = None, leastwise: Runtime | None = None) -> Client:
+    """Return a copy of any client of the `anthropic` SDK that runs every message through an exchange.
+
+    Args:
+        client: An `Anthropic`, `AsyncAnthropic`, Bedrock, Vertex or other client; it is left as it was.
+        mode: Overrides the configured mode for real model ids.
+        leastwise: Shares another client's runtime; by default the configured one is opened.
+
+    Raises:
+        TypeError: not a client of that SDK.
+        ConfigError: the configuration is wrong.
+    """
+    if isinstance(client, _Routing):
+        message = "this client is a Leastwise client already"
+        raise TypeError(message)
+    wrapped = recast(client, _routed)
+    wrapped.leastwise = leastwise or Runtime.open(mode=mode)
+    return wrapped
+
+
+def recast(client: Client, make: Any) -> Client:
+    """Return a copy of `client` of the class that `make` gives for its own, with resources of its own."""
+    recast: Client = object.__new__(make(type(client)))
+    vars(recast).update(vars(client))
+    for name, value in list(vars(recast).items()):
+        if getattr(value, "_client", None) is client:  # a resource made for the original
+            if isinstance(getattr(type(client), name, None), cached_property):
+                del recast.__dict__[name]
+            else:
+                setattr(recast, name, _with_tasks(type(value)(recast)))
+    return recast
+
+
+@cache
+def _routed(kind: type) -> type:
+    if hasattr(kind, "_request_api_list") and issubclass(kind, _async_base()):
+        return type(kind.__name__, (_AsyncRouting, kind), {})
+    if hasattr(kind, "_request_api_list"):
+        return type(kind.__name__, (_SyncRouting, kind), {})
+    message = f"expected a client of the anthropic SDK, got {kind.__name__}"
+    raise TypeError(message)
+
+
+def _async_base() -> type:
+    """Return the SDK's base of all async clients, which it does not export."""
+    return anthropic.AsyncAnthropic.__mro__[1]
+
+
+def _other_client(client: Any, upstream: Upstream) -> Any:
+    """Return an SDK client for another upstream of the config, of the same kind, without routing of its own."""
+    kind = anthropic.AsyncAnthropic if isinstance(client, _AsyncRouting) else anthropic.Anthropic
+    key = os.environ.get(upstream.api_key_env, "") if upstream.api_key_env else ""
+    return kind(base_url=upstream.base_url, api_key=key or "none", timeout=client.timeout, max_retries=0)

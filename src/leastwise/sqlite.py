@@ -1,0 +1,255 @@
+"""One SQLite file: opening it, transactions, migrations, and its use from threads and across forks.
+
+A `Database` holds one connection, guarded by a lock; SQLite has one writer at a time
+anyway, and a thread hop costs more than a read. Who waits to write does not hold the
+lock, so reads go on meanwhile. Nothing here knows a table.
+
+A connection must not be open while the process forks: SQLite in the child would count
+the parent's file locks as its own, hold none, and lose what it commits when the parent
+closes. So it is closed just before a fork, and parent and child each open their own.
+
+`synchronous=NORMAL` in WAL mode keeps every committed transaction through
+`kill -9`; a power cut may lose the last ones. `durability="power"` asks for FULL.
+
+Source: https://www.sqlite.org/wal.html, https://www.sqlite.org/pragma.html#pragma_synchronous,
+https://www.sqlite.org/howtocorrupt.html section 2.6
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from leastwise.errors import StoreError
+
+MEMORY = ":memory:"
+
+T = TypeVar("T")
+
+_MEND = 'Name another file with [store] url = "sqlite:////path/leastwise.db" or LEASTWISE_STORE_URL'
+_PATIENCE_S = 10.0
+_FIRST_PAUSE_S = 0.0001  # short own pauses beat SQLite's busy handler: worst wait 2-6 ms against 19-79 ms
+_LONGEST_PAUSE_S = 0.005
+
+
+class BusyError(Exception):
+    """Another connection is writing, or another thread here is, and the caller cannot wait."""
+
+
+class StuckError(StoreError):
+    """Another process has been writing for longer than anybody waits."""
+
+
+class Database:
+    """A SQLite file, or `:memory:` for one that ends with the process.
+
+    Args:
+        path: The file; its directory is made, both private to the user.
+        migrations: SQL scripts; number n brings a file from schema n to n + 1. Only ever appended to.
+        durability: `process` survives a kill of any process, `power` a power cut too.
+
+    Raises:
+        StoreError: the file cannot be opened, is not a database, or was written by a newer version.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        migrations: Sequence[str],
+        *,
+        durability: Literal["process", "power"] = "process",
+    ) -> None:
+        self.path = MEMORY if str(path) == MEMORY else str(Path(path).absolute())  # a daemon moves
+        self._migrations = tuple(migrations)
+        self._synchronous = "FULL" if durability == "power" else "NORMAL"
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._inherited: list[sqlite3.Connection] = []  # to close one would drop this process's own locks
+        if sys.platform != "win32":
+            os.register_at_fork(
+                before=weakly(self._before_fork),
+                after_in_parent=weakly(self._after_fork_in_parent),
+                after_in_child=weakly(self._after_fork_in_child),
+            )
+        with self._held():
+            pass
+
+    def _before_fork(self) -> None:
+        self._lock.acquire()
+        if self._connection is not None and self.path != MEMORY and not self._connection.in_transaction:
+            self._connection.close()
+            self._connection = None
+
+    def _after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        if self._connection is not None and self.path != MEMORY:
+            self._inherited.append(self._connection)
+            self._connection = None
+
+    @contextmanager
+    def _held(self, *, may_wait: bool = True) -> Iterator[sqlite3.Connection]:
+        """Hold the connection, opened if need be; what SQLite raises becomes a `StoreError`."""
+        lock = self._lock
+        if not lock.acquire(blocking=may_wait):
+            raise BusyError
+        try:
+            if self._connection is None:
+                self._connection = self._open()
+            yield self._connection
+        except sqlite3.Error as error:
+            message = f"the ledger {self.path!r} failed: {error}. {_MEND}"
+            raise StoreError(message) from error
+        finally:
+            lock.release()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            if self.path != MEMORY:
+                _make_private(Path(self.path))
+            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            message = f"cannot open the ledger {self.path!r}: {error}. {_MEND}"
+            raise StoreError(message) from error
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone())
+        connection.execute(f"PRAGMA synchronous={self._synchronous}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        if _schema_of(connection) == len(self._migrations):
+            return
+        _patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+        try:
+            self._migrate(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # what failed may have rolled back already
+                connection.execute("ROLLBACK")
+            raise
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        found, newest = _schema_of(connection), len(self._migrations)  # another process may have been first
+        if found > newest:
+            message = (
+                f"the ledger {self.path!r} has schema {found}, this version of Leastwise knows up to "
+                f"{newest}: upgrade Leastwise, or name another file"
+            )
+            raise StoreError(message)
+        for script in self._migrations[found:]:
+            for statement in script.split(";\n"):
+                if statement.strip():
+                    connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={newest}")
+
+    @contextmanager
+    def transaction(self, *, may_wait: bool = True) -> Iterator[sqlite3.Connection]:
+        """Hold the one write transaction; commit at the end, roll back on any exception.
+
+        Raises:
+            BusyError: `may_wait` is false and somebody else is writing.
+            StuckError: somebody else wrote for longer than ten seconds.
+            StoreError: SQLite failed.
+        """
+        for _ in _tries():
+            with self._held(may_wait=may_wait) as connection:
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                except sqlite3.OperationalError as error:
+                    if not _is_busy(error):
+                        raise
+                    if not may_wait:
+                        raise BusyError from error
+                    continue
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):  # a failed COMMIT may have rolled back already
+                        connection.execute("ROLLBACK")
+                    raise
+                return
+
+    def rows(self, sql: str, values: Sequence[object] | dict[str, object] = ()) -> list[sqlite3.Row]:
+        """Return the rows of a query.
+
+        Raises:
+            StoreError: SQLite failed.
+        """
+        with self._held() as connection:
+            cursor = connection.cursor()
+            cursor.row_factory = sqlite3.Row
+            return _patiently(lambda: cursor.execute(sql, values).fetchall())
+
+    def close(self) -> None:
+        """Close this process's connection; using the database again reopens it."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+def weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Return a callable that does not keep the method's object alive, and nothing once that is gone."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        found = reference()
+        if found is not None:
+            found()
+
+    return call
+
+
+def _tries() -> Iterator[None]:
+    """Yield before each try, pausing between them; raise `StuckError` after ten seconds."""
+    pause_s, waited_s = _FIRST_PAUSE_S, 0.0
+    while waited_s < _PATIENCE_S:
+        yield
+        time.sleep(pause_s)
+        waited_s += pause_s
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    message = "the ledger was locked by another process for ten seconds; is one of them stuck?"
+    raise StuckError(message)
+
+
+def _patiently(action: Callable[[], T]) -> T:
+    """Return what `action` returns, trying again while another process keeps the file to itself."""
+    tries = _tries()
+    while True:
+        next(tries)
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not _is_busy(error):
+                raise
+
+
+def _is_busy(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _schema_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _make_private(path: Path) -> None:
+    """Make the file readable by its owner only, before SQLite writes to it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))

@@ -1,0 +1,96 @@
+"""The HTTP upstream: any server that speaks the Messages API, without an SDK.
+
+Used where no SDK client is at hand (`route --send`, `init`, `doctor`). Proxies and
+certificates come from the environment, as the operating system's tools take them.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import aiohttp
+import msgspec
+
+from leastwise.errors import UpstreamFailure
+from leastwise.messages import Facts, Reply
+from leastwise.steps import Send
+
+VERSION: Final = "2023-06-01"
+_TIMEOUT_S: Final = 600.0
+_CONNECT_TIMEOUT_S: Final = 5.0
+_ERROR_FROM: Final = 400
+_NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, ssl.SSLCertVerificationError)
+
+
+class AnswerError(Exception):
+    """An upstream answered with an HTTP error, or with something that is not a message."""
+
+
+class HttpUpstream:
+    """One Messages API over HTTP; an async context manager that owns its connections.
+
+    Args:
+        base_url: Such as `https://api.anthropic.com`.
+        api_key: Sent as `x-api-key`; empty for servers that want none.
+        timeout_s: For a whole answer.
+    """
+
+    def __init__(self, base_url: str, api_key: str, *, timeout_s: float = _TIMEOUT_S) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._headers = {"anthropic-version": VERSION, "content-type": "application/json"}
+        if api_key:
+            self._headers["x-api-key"] = api_key
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=_CONNECT_TIMEOUT_S)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the connection pool."""
+        self._session = aiohttp.ClientSession(headers=self._headers, timeout=self._timeout, trust_env=True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close the connection pool."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def __call__(self, step: Send) -> Reply:
+        """Send a request that is not a stream.
+
+        Raises:
+            UpstreamFailure: no answer, or an error; `cause` tells which.
+        """
+        body = step.request.body()
+        answer, headers = await self._call("POST", step.request.endpoint, body)
+        return Reply(answer, Facts.read(answer), request_id=headers.get("request-id", ""))
+
+    async def models(self) -> list[Mapping[str, Any]]:
+        """Return the account's models, as `GET /v1/models` lists them.
+
+        Raises:
+            UpstreamFailure: no answer, or an error.
+        """
+        answer, _ = await self._call("GET", "/v1/models?limit=1000", None)
+        return [row for row in answer.get("data") or () if isinstance(row, dict)]
+
+    async def _call(
+        self, method: str, path: str, body: bytes | None
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        assert self._session is not None
+        try:
+            async with self._session.request(method, self.base_url + path, data=body) as response:
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise UpstreamFailure(error, was_sent=not isinstance(error, _NEVER_SENT)) from error
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        try:
+            answer = msgspec.json.decode(content)
+        except msgspec.DecodeError:
+            answer = None
+        if response.status >= _ERROR_FROM or not isinstance(answer, dict):
+            said = (answer.get("error") or {}) if isinstance(answer, dict) else {}
+            cause = AnswerError(f"{response.status} {said.get('message') or response.reason}")
+            status = response.status if response.status >= _ERROR_FROM else None
+            raise UpstreamFailure(cause, status=status, headers=headers, request_id=headers.get("request-id"))
+        return answer, headers

@@ -1,0 +1,415 @@
+"""The drop-in client end to end: the real SDK, a real port, the simulated upstream, a real ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2
+import pydantic
+import pytest
+
+import leastwise
+from leastwise.build import Runtime
+from leastwise.config import load
+from leastwise.ladder import Mode
+from leastwise.simulate import Server, Simulator, serve
+from leastwise.stores import Query, Story
+from tests.kit import HAIKU, OPUS, SONNET
+
+ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
+PROOF = [{"role": "user", "content": "is this proof right? Let n be even, then n squared is even."}]
+WEATHER = {
+    "name": "get_weather",
+    "description": "Current weather",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve() as running:
+        yield running
+
+
+Make = Callable[..., Runtime]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Make runtimes on a ledger of the test's own."""
+    made: list[Runtime] = []
+
+    def make_one(mode: Mode = "observe", **arguments: object) -> Runtime:
+        environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/ledger.db", "XDG_CONFIG_HOME": str(tmp_path)}
+        runtime = Runtime(load(None, environ, cwd=tmp_path, arguments={"mode": mode, **arguments}))
+        made.append(runtime)
+        return runtime
+
+    yield make_one
+    for runtime in made:
+        runtime.close()
+
+
+def sync_client(server: Server, runtime: Runtime, **arguments: Any) -> leastwise.Anthropic:
+    return leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime, max_retries=0, **arguments)
+
+
+def story(runtime: Runtime, any_id: str | None) -> Story:
+    assert any_id is not None
+    found = runtime.store.find(any_id)
+    assert found is not None
+    return found
+
+
+def stories(runtime: Runtime) -> list[Story]:
+    runtime.store.flush()
+    rows = runtime.store.database.rows("SELECT id FROM exchange ORDER BY id")  # type: ignore[attr-defined]
+    return [story(runtime, row["id"]) for row in rows]
+
+
+def test_ten_lines(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+
+    message = client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+
+    assert isinstance(message, anthropic.types.Message)
+    assert HAIKU == message.model
+    outcome = leastwise.outcome(message)
+    assert outcome is not None
+    assert "haiku" == outcome.tier
+    assert outcome.saved_usd == outcome.baseline_usd - outcome.cost_usd > 0
+    assert str(outcome).startswith("haiku $0.0000")
+    assert "claude-opus-5-5 $0.00" in str(outcome)
+    (billed,) = [charge for charge in server.simulator.books if charge.message_id == message.id]
+    assert billed.nusd == outcome.cost_usd * 10**9
+
+
+def test_observing_changes_nothing_and_says_what_could_move(
+    server: Server, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    with caplog.at_level(logging.WARNING, logger="leastwise"):
+        message = client.messages.create(model=OPUS, max_tokens=1024, messages=ASK)
+        client.messages.create(model=OPUS, max_tokens=1024, messages=ASK)
+
+    assert OPUS == message.model
+    outcome = leastwise.outcome(message)
+    assert outcome is not None
+    assert (0, HAIKU) == (outcome.saved_usd, outcome.would)
+    assert outcome.could_save_usd > 0
+    observing = [record for record in caplog.records if record.getMessage().startswith("OBSERVING: ")]
+    assert 1 == len(observing)
+
+
+def test_enforcing_moves_what_is_simple_and_keeps_what_is_not(server: Server, make: Make) -> None:
+    client = sync_client(server, make("enforce"))
+    assert HAIKU == client.messages.create(model=OPUS, max_tokens=2048, messages=ASK).model
+    assert OPUS == client.messages.create(model=OPUS, max_tokens=2048, messages=PROOF).model
+
+
+def test_off_passes_everything_untouched_and_goes_on_counting(server: Server, make: Make) -> None:
+    runtime = make("off")
+    message = sync_client(server, runtime).messages.create(model=OPUS, max_tokens=1024, messages=ASK)
+    assert OPUS == message.model
+    assert "off" == story(runtime, message.id).exchange.mode
+
+
+def test_the_body_is_what_the_sdk_alone_would_send(server: Server, make: Make) -> None:
+    arguments: dict[str, Any] = {
+        "model": OPUS,
+        "max_tokens": 64,
+        "messages": ASK,
+        "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        "metadata": {"user_id": "u"},
+    }
+    seen = server.simulator.requests
+    anthropic.Anthropic(api_key="k", base_url=server.url).messages.create(**arguments)
+    alone = seen[-1].body
+    sync_client(server, make()).messages.create(**arguments, task=leastwise.Task(tag="t"))
+    assert alone == seen[-1].body
+
+
+def test_a_task_decides_and_forces(server: Server, make: Make) -> None:
+    client = sync_client(server, make())
+    task = leastwise.Task("classify this email as spam or not spam", expected_output_tokens=5)
+    assert HAIKU == client.messages.create(model="auto", max_tokens=1024, messages=PROOF, task=task).model
+    forced = leastwise.Task(tier="sonnet")
+    assert SONNET == client.messages.create(model="auto", max_tokens=1024, messages=ASK, task=forced).model
+    assert SONNET == client.messages.create(model="sonnet", max_tokens=1024, messages=ASK).model
+    with pytest.raises(leastwise.ConfigError, match="opuss"):
+        client.messages.create(model="auto", max_tokens=9, messages=ASK, task=leastwise.Task(tier="opuss"))
+    with pytest.raises(TypeError, match="leastwise.Task"):
+        client.messages.create(model="auto", max_tokens=9, messages=ASK, task="classify")  # type: ignore[call-overload]
+
+
+def test_streams_of_both_kinds(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+
+    with client.messages.stream(model="auto", max_tokens=1024, messages=ASK, task=leastwise.Task(tag="s")) as stream:
+        assert leastwise.outcome(stream) is None
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert "[simulated]" in text
+    outcome = leastwise.outcome(stream)
+    assert outcome is not None
+    assert ("haiku", "exact", "ok") == (outcome.tier, outcome.certainty, outcome.result)
+    assert "s" == story(runtime, final.id).exchange.tag
+    assert outcome == leastwise.outcome(final, client=client)
+
+    raw = client.messages.create(model="auto", max_tokens=1024, messages=ASK, stream=True)
+    assert isinstance(raw, anthropic.Stream)
+    assert "message_stop" == list(raw)[-1].type
+    told = leastwise.outcome(raw)
+    assert told is not None
+    assert "exact" == told.certainty
+
+
+def test_parse_raw_streaming_and_beta(server: Server, make: Make) -> None:
+    class Verdict(pydantic.BaseModel):
+        is_spam: bool
+
+    runtime = make()
+    client = sync_client(server, runtime)
+    task = leastwise.Task("spam or not spam")
+    parsed = client.messages.parse(model="auto", max_tokens=1024, messages=ASK, output_format=Verdict, task=task)
+    assert isinstance(parsed.parsed_output, Verdict)
+
+    raw = client.messages.with_raw_response.create(model="auto", max_tokens=1024, messages=ASK, task=task)
+    assert HAIKU == raw.parse().model
+    outcome = leastwise.outcome(raw)
+    assert outcome is not None
+    assert "haiku" == outcome.tier
+
+    with client.messages.with_streaming_response.create(
+        model="auto", max_tokens=1024, messages=ASK, task=task
+    ) as response:
+        assert b"[simulated]" in b"".join(response.iter_bytes())
+    told = leastwise.outcome(response)
+    assert told is not None
+    assert ("haiku", "exact") == (told.tier, told.certainty)
+
+    beta = client.beta.messages.create(model="auto", max_tokens=1024, messages=ASK, task=task)  # type: ignore[call-overload]
+    assert HAIKU == beta.model
+    assert ["ok"] * 4 == [one.exchange.result for one in stories(runtime)]
+
+
+def test_a_tool_loop_stays_on_the_model_that_made_the_call(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    arguments: dict[str, Any] = {"model": "auto", "max_tokens": 2048, "tools": [WEATHER]}
+    ask = {"role": "user", "content": "What is the weather in Paris? use the tool"}
+    first = client.messages.create(**arguments, messages=[ask], task=leastwise.Task(tier="sonnet"))
+    (call,) = [block for block in first.content if block.type == "tool_use"]
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "sunny"}]}
+    turns = [ask, {"role": "assistant", "content": first.content}, result]
+
+    again = sync_client(server, make())  # another client of the same ledger
+    second = again.messages.create(**arguments, messages=turns)
+
+    assert (SONNET, SONNET) == (first.model, second.model)
+    outcome = leastwise.outcome(second)
+    assert outcome is not None
+    assert leastwise.Code.PINNED == outcome.reasons[0].code
+
+
+def test_with_options_and_copies_stay_leastwise(server: Server, make: Make) -> None:
+    client = sync_client(server, make())
+    other = client.with_options(timeout=20)
+    assert isinstance(other, leastwise.Anthropic)
+    assert HAIKU == other.messages.create(model="auto", max_tokens=1024, messages=ASK).model
+    assert HAIKU == client.copy(max_retries=1).messages.create(model="auto", max_tokens=1024, messages=ASK).model
+
+
+def test_wrap_leaves_the_original_alone(server: Server, make: Make) -> None:
+    plain = anthropic.Anthropic(api_key="k", base_url=server.url)
+    plain.messages  # noqa: B018 - make the cached resource first
+    wrapped = leastwise.wrap(plain, leastwise=make())
+    assert isinstance(wrapped, anthropic.Anthropic)
+    assert HAIKU == wrapped.messages.create(model="auto", max_tokens=1024, messages=ASK).model
+    with pytest.raises(anthropic.NotFoundError):
+        plain.messages.create(model="auto", max_tokens=1024, messages=ASK)
+    with pytest.raises(TypeError, match="Leastwise client already"):
+        leastwise.wrap(wrapped)
+    with pytest.raises(TypeError, match="anthropic SDK"):
+        leastwise.wrap("no client")
+
+
+def test_errors_are_the_sdks_own_and_leave_a_row(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    server.simulator.fail_next(status=529)
+    with pytest.raises(anthropic.APIStatusError) as raised:
+        client.messages.create(model=OPUS, max_tokens=10, messages=ASK)
+    assert 529 == raised.value.status_code
+    found = story(runtime, raised.value.request_id)
+    assert ("error", 529, 0) == (found.exchange.result, found.exchange.status, found.exchange.spent_nusd)
+
+
+def test_retries_are_ours_and_every_attempt_is_in_the_ledger(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime).with_options(max_retries=2)
+    server.simulator.fail_next(2, status=529, headers={"retry-after-ms": "1"})
+    message = client.messages.create(model=OPUS, max_tokens=10, messages=ASK)
+    assert [529, 529, 200] == [entry.status for entry in story(runtime, message.id).entries]
+
+
+def test_a_dropped_stream_leaves_a_row_and_no_connection(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    stream = client.messages.create(model=OPUS, max_tokens=1024, messages=ASK, stream=True)
+    next(stream)
+    del stream
+    gc.collect()
+    unread = client.messages.create(model=OPUS, max_tokens=1024, messages=ASK, stream=True)
+    del unread
+    gc.collect()
+    with client.messages.stream(model=OPUS, max_tokens=1024, messages=ASK) as left:
+        next(iter(left))
+
+    assert ["abandoned"] * 3 == [one.exchange.result for one in stories(runtime)]
+    assert {"estimated"} == {one.exchange.certainty for one in stories(runtime)}
+    pool = client._client._transport._pool  # type: ignore[attr-defined]
+    assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
+
+
+def test_what_a_client_who_left_is_charged_is_not_below_the_bill(make: Make) -> None:
+    runtime = make()
+    with serve(simulator=Simulator(tokens_per_s=120)) as server:
+        client = sync_client(server, runtime)
+        for events in (1, 4, 8):
+            with client.messages.create(model=OPUS, max_tokens=1024, messages=ASK, stream=True) as stream:
+                for _ in zip(range(events), stream, strict=False):
+                    pass
+        runtime.store.flush()
+        billed = {charge.message_id: charge.nusd for charge in server.simulator.books}
+        for one in stories(runtime):
+            assert "estimated" == one.exchange.certainty
+            assert one.exchange.spent_nusd >= billed[one.entries[0].message_id] > 0
+
+
+@pytest.mark.parametrize("fault", ["drop", "truncate"])
+def test_a_stream_that_breaks_is_cut_and_estimated(server: Server, make: Make, fault: str) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    if fault == "drop":
+        server.simulator.drop_next(after_events=3)
+    else:
+        server.simulator.truncate_next()
+    stream = client.messages.create(model=OPUS, max_tokens=1024, messages=ASK, stream=True)
+    if fault == "drop":
+        with pytest.raises(httpx2.RemoteProtocolError):
+            list(stream)
+    else:
+        list(stream)
+    (one,) = stories(runtime)
+    assert ("cut", "estimated") == (one.exchange.result, one.exchange.certainty)
+
+
+def test_async_has_the_same_face(server: Server, make: Make) -> None:
+    asyncio.run(use_the_async_face(server, make()))
+
+
+async def use_the_async_face(server: Server, runtime: Runtime) -> None:
+    client = leastwise.AsyncAnthropic(api_key="k", base_url=server.url, leastwise=runtime, max_retries=0)
+    async with client:
+        message = await client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+        outcome = leastwise.outcome(message)
+        assert outcome is not None
+        assert "haiku" == outcome.tier
+        async with client.messages.stream(model="auto", max_tokens=1024, messages=ASK) as stream:
+            assert "[simulated]" in "".join([text async for text in stream.text_stream])
+        told = leastwise.outcome(stream)
+        assert told is not None
+        assert "exact" == told.certainty
+        raw = await client.messages.create(model="auto", max_tokens=1024, messages=ASK, stream=True)
+        assert "message_stop" == [event.type async for event in raw][-1]
+        again = await client.with_options(timeout=9).messages.create(model="haiku", max_tokens=1024, messages=ASK)
+        assert HAIKU == again.model
+
+
+def test_a_cancelled_call_leaves_a_row(server: Server, make: Make) -> None:
+    runtime = make()
+    asyncio.run(cancel_a_call(server, runtime))
+    (one,) = stories(runtime)
+    assert ("abandoned", "estimated") == (one.exchange.result, one.exchange.certainty)
+
+
+async def cancel_a_call(server: Server, runtime: Runtime) -> None:
+    client = leastwise.AsyncAnthropic(api_key="k", base_url=server.url, leastwise=runtime, max_retries=0)
+    async with client:
+        server.simulator.stall_next(5)
+        call = asyncio.ensure_future(client.messages.create(model=OPUS, max_tokens=64, messages=ASK))
+        await asyncio.sleep(0.3)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+def test_one_client_many_threads(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+
+    def work() -> None:
+        for _ in range(10):
+            client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    runtime.store.flush()
+    (line,) = runtime.store.sums(Query())
+    assert (80, 80) == (line.calls, line.moved)
+
+
+def test_a_forked_child_uses_the_same_client(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            fresh = client.with_options(http_client=anthropic.DefaultHttpxClient())
+            fresh.messages.create(model="auto", max_tokens=1024, messages=ASK)
+            status = 0
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert 0 == status
+    client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+    assert 3 == len(stories(runtime))
+    assert 3 == len({one.exchange.id for one in stories(runtime)})
+
+
+def test_outcome_by_id_and_after_pickling(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    message = client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+    outcome = leastwise.outcome(message)
+    assert outcome is not None
+    for any_id in (message.id, message._request_id, outcome.exchange):
+        assert outcome == leastwise.outcome(any_id, client=client)
+    assert outcome == leastwise.outcome(pickle.loads(pickle.dumps(message)), client=client)  # noqa: S301 - ours
+    assert leastwise.outcome("msg_unknown", client=client) is None
+
+
+def test_what_is_no_message_passes(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    assert client.messages.count_tokens(model=OPUS, messages=ASK).input_tokens > 0
+    assert OPUS in [model.id for model in client.models.list()]
+    assert [] == stories(runtime)

@@ -1,0 +1,610 @@
+"""The command line's shared parts, and the commands that live on the configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from leastwise.cli import main
+from leastwise.cli.config import edited_file
+from leastwise.cli.console import print_json
+from leastwise.cli.doctor import Check, examine, mount_of
+from leastwise.cli.init import template
+from leastwise.cli.switch import switched, write
+from leastwise.config import Config, load, settings
+from leastwise.errors import ConfigError
+from leastwise.ladder import Mode
+from leastwise.routing import Switch
+from leastwise.simulate import serve
+
+AT = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the configuration file of a home of this test's own, in an empty working directory."""
+    for name, folder in (("XDG_CONFIG_HOME", "config"), ("XDG_STATE_HOME", "state")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / folder))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return tmp_path / "config/leastwise/leastwise.toml"
+
+
+# --- the command line itself -----------------------------------------------------------------
+
+
+def test_help_names_the_commands_in_groups_and_imports_none(capsys: pytest.CaptureFixture[str]) -> None:
+    program = (
+        "import sys; from leastwise.cli import main; main(['--help']); "
+        "print(*(name for name in sys.modules if name.startswith('leastwise.')), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)  # noqa: S603
+
+    assert 0 == main(["--help"])
+    assert ran.stdout == capsys.readouterr().out
+    groups = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("╭")]
+    names = [line.split()[1] for line in ran.stdout.splitlines() if line.startswith("│")]
+    assert ["Start", "See", "Control", "Improve", "Options"] == groups
+    assert [
+        "demo",
+        "init",
+        "doctor",
+        "route",
+        "report",
+        "why",
+        "on",
+        "off",
+        "config",
+        "simulate",
+        "--help",
+        "--version",
+    ] == names
+    assert {"leastwise.cli", "leastwise.cli.console", "leastwise.errors"} == set(ran.stderr.split())
+    assert 80 == max(map(len, ran.stdout.splitlines()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("reprot", "there is no command 'reprot'; did you mean 'report'?"),
+        ("xyz", "there is no command 'xyz'; see leastwise --help"),
+        ("on --tga x", "Unknown option: --tga. Did you mean --tag?"),
+        ("on --percent 0", 'Invalid value "0.0" for --percent. Must be > 0.'),
+        (
+            "config show --config /no/such",
+            "cannot read the configuration /no/such: No such file or directory",
+        ),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: str, said: str
+) -> None:
+    assert 2 == main(arguments.split())
+    captured = capsys.readouterr()
+    assert "" == captured.out
+    assert captured.err.startswith(f"leastwise: error: {said}")
+    assert 1 == captured.err.count("\n")
+
+
+def test_json_names_its_schema_and_keeps_decimals_exact(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"cost_usd": Decimal("0.000000021"), "file": Path("/x")})
+
+    assert '{\n  "schema": 1,\n  "cost_usd": 2.1E-8,\n  "file": "/x"\n}\n' == capsys.readouterr().out
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code, said = in_a_process("config", "path", stdout=writer)
+    os.close(writer)
+
+    assert (1, b"") == (code, said.removeprefix(b"next   leastwise init\n"))  # said where output is buffered
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = in_a_process("config", "path", stdout=full.fileno())
+
+    assert (1, b"leastwise: error: [Errno 28] No space left on device") == (ran[0], ran[1].splitlines()[-1])
+
+
+def in_a_process(*arguments: str, stdout: int) -> tuple[int, bytes]:
+    """Return the exit code and stderr of the command line, run as a program of its own."""
+    program = f"import sys; from leastwise.cli import main; sys.exit(main({list(arguments)}))"
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, check=False)  # noqa: S603
+    return ran.returncode, ran.stderr
+
+
+# --- config ----------------------------------------------------------------------------------
+
+
+def test_config_show_prints_each_value_with_its_origin(
+    capsys: pytest.CaptureFixture[str], user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(user, 'unsure = "opus"\n[upstream.other]\nbase_url = "https://h/?key=abcdef"\n')
+    monkeypatch.setenv("LEASTWISE_MODE", "enforce")
+
+    assert 0 == main(["config", "show"])
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["file", "1", str(user)] == shown[0]
+    assert ["mode", '"enforce"', "LEASTWISE_MODE"] in shown
+    assert ["unsure", '"opus"', "file", "1"] in shown
+    assert ["percent", "100", "default"] in shown
+    assert ["upstream.other.base_url", '"https://h/?key=***"', "file", "1"] in shown
+
+
+def test_config_show_as_json_has_the_same(capsys: pytest.CaptureFixture[str], user: Path) -> None:
+    write(user, "discount = 0.15\n[[rule]]\nmatch = 'spam'\ntier = 'haiku'\n")
+
+    assert 0 == main(["config", "show", "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert (1, [str(user)]) == (printed["schema"], printed["files"])
+    assert {"key": "discount", "value": 0.15, "origin": f"file {user}"} in printed["settings"]
+    rule = {"key": "rule.1", "value": {"match": "spam", "tier": "haiku"}, "origin": f"file {user}"}
+    assert rule in printed["settings"]
+
+
+def test_config_path_is_the_file_that_on_and_off_edit(
+    capsys: pytest.CaptureFixture[str], user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 0 == main(["config", "path"])
+    assert f"{user}\n" == capsys.readouterr().out
+
+    monkeypatch.setenv("LEASTWISE_CONFIG", "mine.toml")
+    assert 0 == main(["config", "path", "--json"])
+    expected = {"schema": 1, "path": str(Path.cwd() / "mine.toml"), "exists": False}
+    assert expected == json.loads(capsys.readouterr().out)
+
+
+def test_without_a_home_the_file_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("XDG_CONFIG_HOME", "APPDATA", "HOME", "USERPROFILE"):
+        monkeypatch.delenv(name)
+
+    with pytest.raises(ConfigError, match="no home directory to keep a configuration in; name a file"):
+        edited_file(None)
+
+
+DESCENDING = """
+[[tier]]
+name = "haiku"
+model = "claude-haiku-5-5"
+[[tier]]
+name = "opus"
+model = "claude-opus-5-5"
+[[tier]]
+name = "sonnet"
+model = "claude-sonnet-5-5"
+"""
+
+
+def test_config_check_sees_prices_that_do_not_rise(capsys: pytest.CaptureFixture[str], user: Path) -> None:
+    write(user, DESCENDING)
+
+    assert 2 == main(["config", "check"])
+    captured = capsys.readouterr()
+    expected = (
+        "leastwise: error: prices do not rise along the ladder: opus before sonnet, but claude-opus-5-5 "
+        "costs $4 in, $20 out per million tokens and claude-sonnet-5-5 costs $2 in, $10 out per million "
+        "tokens. Write the cheaper [[tier]] first, or leave one out"
+    )
+    assert ("", expected) == (captured.out, captured.err.splitlines()[0])
+
+
+def test_config_check_as_json(
+    capsys: pytest.CaptureFixture[str], user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEASTWISE_MDOE", "off")
+    assert 0 == main(["config", "check", "--json"])
+    warning = "LEASTWISE_MDOE means nothing here; LEASTWISE_MODE would"
+    expected = {"schema": 1, "ok": True, "wrong": [], "warnings": [warning]}
+    assert expected == json.loads(capsys.readouterr().out)
+
+    write(user, "mode = 1\npercent = 'x'\n")
+    assert 2 == main(["config", "check", "--json"])
+    wrong = [
+        f"file {user}: mode = 1: expected observe, enforce, off",
+        f'file {user}: percent = "x": expected a number from 0 to 100',
+    ]
+    assert wrong == json.loads(capsys.readouterr().out)["wrong"]
+
+
+# --- on and off ------------------------------------------------------------------------------
+
+COMMENTED = """# mine
+schema = 1
+mode = "observe"  # for now
+
+# the ladder
+[[tier]]
+name = "haiku"
+model = "claude-haiku-5-5"
+"""
+
+
+def test_on_edits_the_mode_keeps_comments_and_shows_the_diff(
+    capsys: pytest.CaptureFixture[str], user: Path
+) -> None:
+    write(user, COMMENTED)
+    user.chmod(0o640)
+
+    assert 0 == main(["on"])
+    captured = capsys.readouterr()
+    assert COMMENTED.replace('"observe"', '"enforce"') == user.read_text(encoding="utf-8")
+    assert 0o640 == user.stat().st_mode & 0o777
+    assert ['-mode = "observe"  # for now', '+mode = "enforce"  # for now'] == [
+        line for line in captured.out.splitlines()[2:] if line.startswith(("+", "-"))
+    ]
+    said = [f"written: {user}; running processes take it up within a second", "next   leastwise report"]
+    assert said == captured.err.splitlines()
+    assert [user] == list(user.parent.iterdir())
+
+
+def test_on_makes_a_private_file_where_there_is_none(user: Path) -> None:
+    assert 0 == main(["on", "--percent", "10"])
+    assert 'schema = 1\nmode = "enforce"\npercent = 10\n' == user.read_text(encoding="utf-8")
+    assert (0o600, 0o700) == (user.stat().st_mode & 0o777, user.parent.stat().st_mode & 0o777)
+
+
+def test_a_dry_run_shows_the_diff_and_writes_nothing(capsys: pytest.CaptureFixture[str], user: Path) -> None:
+    assert 0 == main(["off", "--dry-run"])
+    assert '+mode = "off"' in capsys.readouterr().out.splitlines()
+    assert not user.exists()
+
+
+def test_off_twice_changes_nothing(capsys: pytest.CaptureFixture[str], user: Path) -> None:
+    main(["off"])
+    capsys.readouterr()
+
+    assert 0 == main(["off"])
+    captured = capsys.readouterr()
+    assert ("", f"nothing to change: {user} says so already") == (captured.out, captured.err.splitlines()[0])
+
+
+@pytest.mark.parametrize(
+    ("before", "mode", "tag", "percent", "expected"),
+    [
+        ('mode = "off"\npercent = 10\n', "enforce", None, 100, 'mode = "enforce"\npercent = 100\n'),
+        ("", "enforce", None, 100, 'schema = 1\nmode = "enforce"\n'),
+        ('[store]\nurl = ":memory:"\n', "off", None, None, 'mode = "off"\n[store]\nurl = ":memory:"\n'),
+        (
+            'mode = "observe"\n',
+            "enforce",
+            "triage",
+            2.5,
+            'mode = "observe"\n[[switch]]\ntag = "triage"\nmode = "enforce"\npercent = 2.5\n',
+        ),
+        (
+            '[[switch]]\ntag = "a"\nmode = "off"  # why\n[[switch]]\ntag = "b"\nmode = "off"\n',
+            "enforce",
+            "a",
+            100,
+            '[[switch]]\ntag = "a"\nmode = "enforce"  # why\n[[switch]]\ntag = "b"\nmode = "off"\n',
+        ),
+        (
+            'mode = "off"\n',
+            "enforce",
+            "a",
+            100,
+            'mode = "observe"\n[[switch]]\ntag = "a"\nmode = "enforce"\n',
+        ),
+        (
+            'mode = "enforce"\n',
+            "off",
+            "a",
+            None,
+            'mode = "enforce"\n[[switch]]\ntag = "a"\nmode = "off"\n',
+        ),
+    ],
+)
+def test_what_a_switch_writes(
+    before: str, mode: Mode, tag: str | None, percent: float | None, expected: str
+) -> None:
+    assert expected.split() == switched(before, mode, tag=tag, percent=percent).split()
+
+
+def test_a_switched_tag_is_read_back(user: Path) -> None:
+    main(["on", "--tag", "triage", "--percent", "10"])
+    main(["off", "--tag", "digest"])
+
+    assert (Switch("triage", "enforce", 10), Switch("digest", "off")) == load().switches
+    assert (user,) == load().files
+
+
+def test_on_says_when_a_variable_overrules_the_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEASTWISE_MODE", "off")
+
+    main(["on"])
+    main(["on", "--tag", "a"])
+
+    said = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    says = 'leastwise: warning: LEASTWISE_MODE says mode = "off"'
+    assert [f"{says} and wins over this file", f"{says}, which stands above every tag"] == said
+
+
+def test_off_in_a_file_that_is_wrong_elsewhere_says_that_nobody_takes_it_up(
+    capsys: pytest.CaptureFixture[str], user: Path
+) -> None:
+    write(user, "percent = 101\n")
+
+    assert 2 == main(["off"])
+    said = capsys.readouterr().err
+    assert "nobody takes it up before this is mended; at once, without the file: LEASTWISE_MODE=off\n" in said
+    assert f"leastwise: error: file {user}: percent = 101: expected a number from 0 to 100\n" in said
+
+
+def test_off_in_a_file_that_is_not_toml_names_the_way_without_the_file(
+    capsys: pytest.CaptureFixture[str], user: Path
+) -> None:
+    write(user, "mode = \n")
+
+    assert 2 == main(["off"])
+    assert "At once, without the file: LEASTWISE_MODE=off\n" in capsys.readouterr().err
+    assert "mode = \n" == user.read_text(encoding="utf-8")
+
+
+def test_a_link_stays_a_link(user: Path, tmp_path: Path) -> None:
+    real = tmp_path / "real.toml"
+    real.write_text("schema = 1\n", encoding="utf-8")
+    user.parent.mkdir()
+    user.symlink_to(real)
+
+    main(["off"])
+
+    assert user.is_symlink()
+    assert 'schema = 1\nmode = "off"\n' == real.read_text(encoding="utf-8")
+
+
+def test_a_place_that_cannot_be_written_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    assert 2 == main(["off", "--config", str(tmp_path / "file/leastwise.toml")])
+    assert f"{tmp_path}/file" in capsys.readouterr().err
+
+
+# --- init ------------------------------------------------------------------------------------
+
+
+def uncommented(text: str) -> str:
+    """Return the template with every setting of its comments turned on."""
+    commented = re.compile(r"^#(?=[^ \n])", re.MULTILINE)
+    return commented.sub("", text)
+
+
+def test_what_init_writes_equals_the_defaults(user: Path) -> None:
+    before = load()
+
+    assert 0 == main(["init"])
+    assert before == load()
+    assert (user,) == load().files
+    assert 0o600 == user.stat().st_mode & 0o777
+
+
+def test_every_setting_of_the_template_is_its_default_or_said_to_be_an_example(user: Path) -> None:
+    defaults = {one.key: one.value for one in settings(load())}
+    write(user, uncommented(template()))
+
+    config = load()
+
+    differing = {one.key for one in settings(config) if defaults.get(one.key) != one.value}
+    assert {"reroute", "store.url", "rule.1", "switch.1", "price.1"} == differing
+    named = {key.partition(".")[0] for key in config.origins}
+    assert named >= {one.key.partition(".")[0] for one in settings(Config())}
+
+
+def test_init_overwrites_only_when_forced(capsys: pytest.CaptureFixture[str], user: Path) -> None:
+    write(user, "mine = \n")
+
+    assert 2 == main(["init"])
+    assert f"{user} is there already. Overwrite it with --force" in capsys.readouterr().err
+    assert "mine = \n" == user.read_text(encoding="utf-8")
+    assert 0 == main(["init", "--force"])
+    assert template() == user.read_text(encoding="utf-8")
+
+
+def test_init_to_stdout_writes_nothing(capsys: pytest.CaptureFixture[str], user: Path) -> None:
+    assert 0 == main(["init", "--stdout"])
+    assert template() == capsys.readouterr().out
+    assert not user.exists()
+
+
+def test_init_with_a_key_notes_which_models_the_account_has(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve() as upstream:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", upstream.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "simulated")
+        assert 0 == main(["init", "--stdout"])
+
+    assert 3 == capsys.readouterr().out.count("# your account has it")
+
+
+def test_a_model_that_the_account_lacks_is_noted() -> None:
+    noted = [line for line in template(["claude-haiku-5-5"]).splitlines() if "account" in line]
+
+    assert [
+        'model = "claude-haiku-5-5"   # your account has it',
+        'model = "claude-sonnet-5-5"   # NOT among the models of your account',
+        'model = "claude-opus-5-5"   # NOT among the models of your account',
+    ] == noted
+
+
+def test_init_offline_says_so_and_goes_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", f"http://127.0.0.1:{closed_port()}")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "simulated")
+
+    assert 0 == main(["init", "--stdout"])
+    captured = capsys.readouterr()
+    assert template() == captured.out
+    assert "did not list your models" in captured.err
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+# --- doctor ----------------------------------------------------------------------------------
+
+
+def examined(environ: Mapping[str, str], name: str, path: Path | None = None) -> list[tuple[str, str, str]]:
+    """Return state, words and mend of what `doctor` finds of one thing."""
+    checks = examine(path, {**os.environ, **environ}, AT)
+    return [(check.state, check.words, check.do) for check in checks if check.name == name]
+
+
+def test_doctor_finds_nothing_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve() as upstream:
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", upstream.url)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-simulated")
+        assert 0 == main(["doctor", "--json"])
+        printed = capsys.readouterr().out
+        assert 0 == main(["doctor"])
+        shown = capsys.readouterr().out
+
+    found = json.loads(printed)
+    names = [check["name"] for check in found["checks"] if check["state"] == "ok"]
+    assert (1, True) == (found["schema"], found["ok"])
+    assert ["config", "mode", "ladder", "store", "key", "upstream", "sdk"] == names
+    assert "sk-ant" not in printed + shown
+    assert 80 == max(map(len, shown.splitlines()))
+
+
+def test_doctor_without_a_key_says_what_to_export(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 == main(["doctor"])
+    assert "fail  key     ANTHROPIC_API_KEY is not set" in capsys.readouterr().out
+    words = "ANTHROPIC_API_KEY is not set, upstream anthropic wants it"
+    assert [("fail", words, "export ANTHROPIC_API_KEY=...")] == examined({}, "key")
+
+
+def test_doctor_tells_a_dead_upstream() -> None:
+    port = closed_port()
+    found = examined({"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}", "ANTHROPIC_API_KEY": "x"}, "upstream")
+
+    (state, words, mend) = found[0]
+    assert ("fail", "check address, network and proxy") == (state, mend)
+    assert words.startswith(f"anthropic at http://127.0.0.1:{port} cannot be reached: ")
+
+
+def test_doctor_tells_a_model_that_the_upstream_does_not_offer(user: Path) -> None:
+    price = '[[price]]\nmodel = "claude-haiku-9"\ninput = 1\noutput = 1\n'
+    write(user, f'[[tier]]\nname = "x"\nmodel = "claude-haiku-9"\n{price}')
+    with serve() as upstream:
+        environ = {"ANTHROPIC_BASE_URL": upstream.url, "ANTHROPIC_API_KEY": "x"}
+        found = examined(environ, "upstream")
+        models = examined(environ, "models")
+
+    missing = ("fail", "anthropic does not offer claude-haiku-9", "name another model in its [[tier]]")
+    assert missing == found[1]
+    unknown = "x = claude-haiku-9 is not a model we know: what it accepts is not checked"
+    assert [("warn", unknown, "")] == models
+
+
+def test_doctor_tells_models_that_retire(user: Path) -> None:
+    write(user, '[[tier]]\nname = "s"\nmodel = "claude-sonnet-4-5"\n')
+
+    mend = "name a newer model in its [[tier]]"
+    assert [("warn", "s = claude-sonnet-4-5 retires on 2026-11-30", mend)] == examined({}, "models")
+    later = examine(None, os.environ, datetime(2026, 12, 1, tzinfo=UTC))
+    gone = Check("models", "fail", "s = claude-sonnet-4-5 was retired on 2026-11-30", mend)
+    assert [gone] == [check for check in later if check.name == "models"]
+
+
+def test_doctor_tells_a_wrong_configuration_and_stops(user: Path) -> None:
+    write(user, "mode = 1\n")
+
+    words = f"file {user}: mode = 1: expected observe, enforce, off"
+    expected = [Check("config", "fail", words, "leastwise config check, when mended")]
+    assert expected == list(examine(None, os.environ, AT))
+
+
+def test_doctor_tells_a_ladder_whose_prices_fall(user: Path) -> None:
+    write(user, DESCENDING)
+
+    ((state, words, _),) = examined({}, "ladder")
+    assert ("fail", True) == (
+        state,
+        words.startswith("prices do not rise along the ladder"),
+    )
+
+
+def test_doctor_tells_variables_that_look_like_typing_errors() -> None:
+    expected = ("warn", "the variable LEASTWISE_MDOE means nothing", "rename it to LEASTWISE_MODE")
+    assert expected in examined({"LEASTWISE_MDOE": "off"}, "config")
+
+
+def test_doctor_on_the_store(tmp_path: Path) -> None:
+    good, open_, broken = tmp_path / "good.db", tmp_path / "open.db", tmp_path / "broken.db"
+    for file in (good, open_):
+        sqlite3.connect(file).close()
+        file.touch()
+    good.chmod(0o600)
+    open_.chmod(0o644)
+    broken.write_bytes(b"not a database" * 100)
+    broken.chmod(0o600)
+
+    def found(url: str) -> list[tuple[str, str, str]]:
+        # The type of the disk that tests run on is no matter of theirs.
+        return [one for one in examined({"LEASTWISE_STORE_URL": url}, "store") if " lies on " not in one[1]]
+
+    assert [("ok", str(good), "")] == found(f"sqlite:///{good}")
+    assert ("warn", f"{open_} can be read by others", f"chmod 600 {open_}") == found(f"sqlite:///{open_}")[1]
+    not_one = ("fail", f"{broken}: file is not a database", "move it away, or choose another: [store] url")
+    assert [not_one] == found(f"sqlite:///{broken}")
+    below = ("fail", f"{good} cannot be written to", "choose another place: [store] url")
+    assert [below] == found(f"sqlite:///{good}/x.db")
+    memory = ("warn", "in memory: it ends with the process", "give it a file: [store] url")
+    assert [memory] == found(":memory:")
+
+
+def test_the_file_system_of_a_file_is_its_nearest_mount(tmp_path: Path) -> None:
+    folder = tmp_path.resolve()
+    mounts = f"overlay / overlay rw 0 0\nhost:/x {folder} nfs4 rw\n/dev/sda {folder}/a\\040b ext4 rw\n"
+
+    assert "nfs4" == mount_of(tmp_path / "x.db", mounts)
+    assert "ext4" == mount_of(tmp_path / "a b/x.db", mounts)
+    assert "overlay" == mount_of(Path("/x.db"), mounts)
+    assert "" == mount_of(Path("/x.db"), "")
+
+
+# --- simulate --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", ["haiku", "haiku=2", "=0.1", "haiku=x"])
+def test_simulate_refuses_a_rate_that_is_none(capsys: pytest.CaptureFixture[str], rate: str) -> None:
+    assert 2 == main(["simulate", "--error-rate", rate])
+    expected = (
+        f"leastwise: error: --error-rate {rate!r}: expected a line or model and a share, such as haiku=0.1\n"
+    )
+    assert ("", expected) == capsys.readouterr()
+
+
+def test_simulate_tells_the_variables_and_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert 2 == main(["simulate", "--port", str(port), "--error-rate", "haiku=0.1"])
+
+    captured = capsys.readouterr()
+    expected = f"export ANTHROPIC_BASE_URL=http://127.0.0.1:{port}\nexport ANTHROPIC_API_KEY=simulated\n"
+    assert expected == captured.out
+    assert f"leastwise: error: cannot listen at 127.0.0.1 port {port}: " in captured.err

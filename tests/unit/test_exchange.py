@@ -1,0 +1,319 @@
+"""The page, as transcripts: expect this step, feed that answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from leastwise.errors import ConfigError, UpstreamFailure
+from leastwise.exchange import Done, exchange
+from leastwise.ladder import Baseline, Code, Task
+from leastwise.messages import Facts, Held, Reply, Usage
+from leastwise.routing import Known
+from leastwise.steps import Lease, Load, Record, Relay, Relayed, Send, Settle, Sleep, Steps
+from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock, call, decision, reply, request, terms
+
+
+def returned(steps: Steps[Done], answer: object) -> Done:
+    """Return what the exchange returns on this answer."""
+    with pytest.raises(StopIteration) as stop:
+        steps.send(answer)
+    done = stop.value.value
+    assert isinstance(done, Done)
+    return done
+
+
+def failure(status: int | None = 529, **headers: str) -> UpstreamFailure:
+    return UpstreamFailure(RuntimeError("upstream"), status=status, headers=headers, request_id="req_9")
+
+
+def test_the_order_of_the_product() -> None:
+    steps = exchange(call(task=Task(tag="triage")), terms())
+
+    assert next(steps) == Load("triage", ())
+    lease = steps.send(Known())
+    assert isinstance(lease, Lease)
+    assert lease.exchange_id == "X"
+    send = steps.send(None)
+    assert send == Send(lease.entry_id, "anthropic", send.request)  # type: ignore[union-attr]
+    assert HAIKU == send.request.model  # type: ignore[union-attr]
+    settle = steps.send(reply())
+    assert isinstance(settle, Settle)
+    assert lease.entry_id == settle.entry.id
+    # 200 x $0.10 + 10 x $0.50 per million; opus: 200 x $4 + 10 x $20
+    assert 25_000 == settle.entry.cost_nusd
+    record = steps.send(None)
+    assert isinstance(record, Record)
+    row = record.exchange
+    assert ("ok", HAIKU, "haiku", "triage") == (row.result, row.served, row.tier, row.tag)
+    assert (1_000_000, 25_000, 975_000) == (row.baseline_nusd, row.spent_nusd, row.saved_nusd)
+    done = returned(steps, None)
+    assert "payload" == done.reply.payload
+    assert "haiku $0.000025, claude-opus-5-5 $0.001000 (assumed); type classify" == str(done.outcome)
+
+
+def drive(steps: Steps[Done], *answers: object, known: Known | None = None) -> tuple[list[Any], Done | None]:
+    """Answer each `Send` in turn (an exception is thrown); return all steps and the end."""
+    waiting = list(answers)
+    seen: list[Any] = []
+    try:
+        step = next(steps)
+        while True:
+            seen.append(step)
+            match step:
+                case Load():
+                    step = steps.send(known or Known())
+                case Send():
+                    answer = waiting.pop(0)
+                    step = steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
+                case Relay():
+                    step = steps.send(waiting.pop(0))
+                case _:
+                    step = steps.send(None)
+    except StopIteration as stop:
+        return seen, stop.value
+    except UpstreamFailure:
+        return seen, None
+
+
+def row_of(seen: list[Any]) -> Any:
+    (record,) = [step for step in seen if isinstance(step, Record)]
+    return record.exchange
+
+
+def sent(seen: list[Any]) -> list[str]:
+    return [step.request.model for step in seen if isinstance(step, Send)]
+
+
+def test_a_real_model_that_is_observed_is_not_changed_and_saves_nothing() -> None:
+    asked = request(OPUS)
+    observed = decision(
+        OPUS, asked=OPUS, mode="observe", tier="opus", would=HAIKU, baseline=Baseline(OPUS, "asked")
+    )
+    seen, _ = drive(exchange(call(asked), terms(observed)), reply(OPUS))
+
+    (send,) = [step for step in seen if isinstance(step, Send)]
+    assert asked is send.request
+    row = row_of(seen)
+    assert (1_000_000, 1_000_000, 0) == (row.spent_nusd, row.baseline_nusd, row.saved_nusd)
+    assert (HAIKU, 975_000) == (row.would, row.could_nusd)
+
+
+def test_retries_are_ours_each_an_entry_and_wait_as_told() -> None:
+    seen, done = drive(exchange(call(), terms()), failure(529, **{"retry-after": "3"}), failure(500), reply())
+
+    entries = [step.entry for step in seen if isinstance(step, Settle)]
+    assert ["answer", "retry", "retry"] == [entry.purpose for entry in entries]
+    assert ["", entries[0].id, entries[0].id] == [entry.parent for entry in entries]
+    assert [529, 500, 200] == [entry.status for entry in entries]
+    assert [0, 0, 25_000] == [entry.cost_nusd for entry in entries]
+    pauses = [step.seconds for step in seen if isinstance(step, Sleep)]
+    assert pauses[0] == 3.0
+    assert 0.75 <= pauses[1] <= 1.0
+    assert done is not None
+    assert 25_000 == row_of(seen).spent_nusd
+
+
+@pytest.mark.parametrize("status", [401, 403, 422])
+def test_errors_that_a_repeat_cannot_mend_are_not_repeated(status: int) -> None:
+    seen, done = drive(exchange(call(), terms()), failure(status))
+
+    assert done is None
+    assert ("error", status, 0) == (row_of(seen).result, row_of(seen).status, row_of(seen).spent_nusd)
+    assert [HAIKU] == sent(seen)
+
+
+def test_the_upstreams_word_on_retrying_comes_first() -> None:
+    seen, _ = drive(exchange(call(), terms()), failure(529, **{"x-should-retry": "false"}))
+    assert [HAIKU] == sent(seen)
+
+    seen, _ = drive(exchange(call(), terms()), failure(403, **{"x-should-retry": "true"}), reply())
+    assert [HAIKU, HAIKU] == sent(seen)
+
+
+def test_no_more_retries_than_the_caller_allows() -> None:
+    seen, done = drive(exchange(call(max_retries=1), terms()), failure(), failure())
+
+    assert done is None
+    assert [HAIKU, HAIKU] == sent(seen)
+    assert "error" == row_of(seen).result
+
+
+@pytest.mark.parametrize("status", [400, 404, 413])
+def test_a_swapped_request_that_does_not_fit_is_sent_once_as_received(status: int) -> None:
+    enforced = decision(asked=OPUS, mode="enforce", max_tokens=50, baseline=Baseline(OPUS, "asked"))
+    asked = request(OPUS)
+    seen, done = drive(exchange(call(asked), terms(enforced)), failure(status), reply(OPUS))
+
+    assert [HAIKU, OPUS] == sent(seen)
+    second = [step for step in seen if isinstance(step, Send)][1]
+    assert asked is second.request
+    assert done is not None
+    assert Code.MISFIT == done.outcome.reasons[-1].code
+    assert ("opus", 0) == (row_of(seen).tier, row_of(seen).saved_nusd)
+
+
+def test_an_unswapped_request_that_does_not_fit_is_the_callers_to_mend() -> None:
+    plain = decision(OPUS, asked=OPUS, mode="off", tier="opus", baseline=Baseline(OPUS, "asked"))
+    seen, done = drive(exchange(call(request(OPUS)), terms(plain)), failure(400))
+
+    assert done is None
+    assert [OPUS] == sent(seen)
+
+
+def test_an_answer_cut_by_our_own_clamp_is_asked_for_again_with_the_callers_cap() -> None:
+    clamped = decision(max_tokens=50)
+    seen, done = drive(
+        exchange(call(), terms(clamped)),
+        reply(output_tokens=50, stop_reason="max_tokens"),
+        reply(output_tokens=90),
+    )
+
+    assert [50, 100] == [step.request.max_tokens for step in seen if isinstance(step, Send)]
+    row = row_of(seen)
+    # 200 x 100 + 50 x 500, then 200 x 100 + 90 x 500 nano-dollars
+    assert (45_000 + 65_000, 45_000) == (row.spent_nusd, row.discarded_nusd)
+    assert done is not None
+    assert Code.TRUNCATED == done.outcome.reasons[-1].code
+
+
+def test_an_answer_cut_by_the_callers_own_cap_is_the_callers() -> None:
+    seen, _ = drive(exchange(call(), terms()), reply(stop_reason="max_tokens"))
+    assert [HAIKU] == sent(seen)
+
+
+def test_a_stream_is_settled_from_what_the_tap_counted() -> None:
+    facts = reply(output_tokens=40).facts
+    live = Reply(Held("stream"), request_id="req_2")
+    seen, done = drive(exchange(call(request(stream=True)), terms()), live, Relayed(facts))
+
+    assert ["Load", "Lease", "Send", "Relay", "Settle", "Record"] == [type(step).__name__ for step in seen]
+    assert ("exact", "ok", 40_000) == (
+        row_of(seen).certainty,
+        row_of(seen).result,
+        row_of(seen).spent_nusd,
+    )
+    assert done is not None
+
+
+def test_a_stream_that_breaks_is_charged_for_at_least_what_was_produced() -> None:
+    clock = Clock()
+    started = Facts(
+        model=HAIKU, message_id="msg_1", usage=Usage(input_tokens=200, output_tokens=1), visible_bytes=60
+    )
+    steps = exchange(call(request(stream=True)), terms(clock=clock))
+    live = Reply(Held("stream"))
+    seen, _ = drive(steps, live, Relayed(started, failure(None)))
+
+    row = row_of(seen)
+    assert ("cut", "estimated", 30) == (row.result, row.certainty, row.output_tokens)
+
+
+def abandoned(lease: Lease, facts: Facts) -> Any:
+    return lease.on_abandon(facts)
+
+
+def test_a_caller_who_leaves_is_charged_by_the_bound_that_binds() -> None:
+    clock = Clock()
+    steps = exchange(call(), terms(clock=clock))
+    next(steps)
+    lease = steps.send(Known())
+    assert isinstance(lease, Lease)
+    steps.send(None)
+    clock.sleep(0.2)
+
+    settle, record = abandoned(lease, Facts())
+    steps.close()
+
+    # nothing was seen of the answer: the whole prompt at its bound, and what 0.2 s may have produced
+    assert "estimated" == settle.entry.certainty
+    assert 50 == settle.entry.usage.output_tokens
+    assert settle.entry.usage.input_tokens >= len("Is this spam? Win!")
+    assert ("abandoned", settle.entry.cost_nusd) == (record.exchange.result, record.exchange.spent_nusd)
+    assert settle.entry.cost_nusd <= lease.worst_nusd
+
+
+def test_a_caller_who_leaves_while_waiting_to_retry_is_not_charged_twice() -> None:
+    steps = exchange(call(), terms())
+    next(steps)
+    lease = steps.send(Known())
+    assert isinstance(lease, Lease)
+    steps.send(None)
+    settled = steps.throw(failure())
+    assert isinstance(steps.send(None), Sleep)
+
+    again, record = abandoned(lease, Facts())
+
+    assert settled == again
+    assert 0 == record.exchange.spent_nusd
+
+
+def test_output_of_a_lost_answer_is_never_estimated_above_the_cap() -> None:
+    clock = Clock()
+    steps = exchange(call(), terms(clock=clock))
+    next(steps)
+    lease = steps.send(Known())
+    assert isinstance(lease, Lease)
+    clock.sleep(3600)
+    settle, _ = abandoned(lease, Facts())
+    assert 100 == settle.entry.usage.output_tokens
+
+
+def test_when_routing_fails_the_request_is_still_answered_and_the_fault_is_seen() -> None:
+    def broken(*_: object) -> Any:
+        message = "a defect of ours"
+        raise KeyError(message)
+
+    seen, done = drive(exchange(call(request(SONNET)), terms(broken)), reply(SONNET))
+    assert [SONNET] == sent(seen)
+    assert done is not None
+    assert "routing: KeyError" == row_of(seen).fault
+    assert Code.ESCAPED == done.outcome.reasons[0].code
+
+    seen, _ = drive(exchange(call(request("auto")), terms(broken)), reply(OPUS))
+    assert [OPUS] == sent(seen)
+
+    stated = call(request("auto"), Task(instead_of=SONNET))
+    seen, _ = drive(exchange(stated, terms(broken)), reply(SONNET))
+    assert [SONNET] == sent(seen)
+
+
+def test_what_the_caller_wrote_wrong_is_said_and_nothing_is_sent() -> None:
+    def refuse(*_: object) -> Any:
+        message = "no tier is named 'opuss'"
+        raise ConfigError(message)
+
+    steps = exchange(call(), terms(refuse))
+    next(steps)
+    with pytest.raises(ConfigError, match="opuss"):
+        steps.send(Known())
+
+
+def test_tool_calls_are_pinned_only_where_we_chose() -> None:
+    seen, _ = drive(exchange(call(), terms()), reply(tool_use_ids=("toolu_1",), stop_reason="tool_use"))
+    (record,) = [step for step in seen if isinstance(step, Record)]
+    assert ("toolu_1",) == record.tool_use_ids
+
+    plain = decision(OPUS, asked=OPUS, mode="observe", tier="opus", baseline=Baseline(OPUS, "asked"))
+    seen, _ = drive(exchange(call(request(OPUS)), terms(plain)), reply(OPUS, tool_use_ids=("toolu_1",)))
+    (record,) = [step for step in seen if isinstance(step, Record)]
+    assert () == record.tool_use_ids
+
+
+def test_a_failed_attempt_that_may_have_been_billed_counts_against_savings() -> None:
+    clock = Clock()
+    steps = exchange(call(max_retries=0), terms(clock=clock))
+    seen, done = drive(steps, failure(None))
+    row = row_of(seen)
+    assert done is None
+    assert row.spent_nusd > 0
+    assert -row.spent_nusd == row.saved_nusd
+    assert "estimated" == row.certainty
+    assert NOW == row.at
+
+
+def test_a_connection_that_was_never_made_costs_nothing() -> None:
+    never = UpstreamFailure(ConnectionError(), was_sent=False)
+    seen, _ = drive(exchange(call(max_retries=0), terms()), never)
+    assert (0, "exact") == (row_of(seen).spent_nusd, row_of(seen).certainty)
