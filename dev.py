@@ -246,7 +246,7 @@ def install_locks(name: str) -> int:
     files = [word for lock in locks for word in ("-r", lock)]
     own = ["--no-deps", "--editable", "."]
     if has_uv():
-        install = tool("uv", "pip", "install", "--quiet", "--python", str(python()))
+        install = tool("uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python()))
         if not run([*install, "--no-deps", *files], env) and not run([*install, *own], env):
             return 0
         say("uv could not install; trying pip")

@@ -95,11 +95,19 @@ def _ours() -> Iterator[Subject]:
             assert len(body) == size
             assert decision.is_sure is (kind == _PHRASE), decision.reason
             yield Subject(_ours_name(size, kind), decide, _parser(body))
-        yield Subject(f"parse the body, {_NAMES[size]}", Request.parse, lambda body=body: body)
+        yield Subject(_parse_name(size), Request.parse, _giver(_body(size, _UNSURE)))
 
 
 def _parser(body: bytes) -> Callable[[], Request]:
     return lambda: Request.parse(body)
+
+
+def _giver(body: bytes) -> Callable[[], bytes]:
+    return lambda: body
+
+
+def _parse_name(size: int) -> str:
+    return f"parse the body, {_NAMES[size]}"
 
 
 def _ours_name(size: int, kind: str) -> str:
@@ -240,11 +248,15 @@ def _hashed_words(numpy: Any) -> Callable[[list[str]], list[list[float]]]:
 def _routellm() -> Iterator[Subject]:
     """Yield RouteLLM's own mf module; its embedding client is replaced by one that answers at once."""
     # Its import makes an OpenAI client, which wants a key though nothing is sent, and must not go out.
-    for name, value in (("OPENAI_API_KEY", "none"), ("HF_HUB_OFFLINE", "1"), ("LITELLM_LOCAL_MODEL_COST_MAP", "1")):
+    for name, value in (
+        ("OPENAI_API_KEY", "none"),
+        ("HF_HUB_OFFLINE", "1"),
+        ("LITELLM_LOCAL_MODEL_COST_MAP", "1"),
+    ):
         os.environ.setdefault(name, value)
     try:
         torch = import_module("torch")
-        module = import_module("routellm.routers.matrix_factorization.model")
+        module: Any = import_module("routellm.routers.matrix_factorization.model")
     except ImportError as error:
         say(f"benchmarks: RouteLLM is left out: {error}")
         return
@@ -271,7 +283,11 @@ def _slower(found: dict[str, Timing], size: int) -> Timing:
 
 def _table(found: dict[str, Timing]) -> Table:
     rows = tuple(
-        (name, *(f"{us:.1f}" for us in (t.p50, t.p95, t.p99, t.mean, t.worst_p50)), f"{t.turns} x {t.calls:,}")
+        (
+            name,
+            *(f"{us:.1f}" for us in (t.p50, t.p95, t.p99, t.mean, t.worst_p50)),
+            f"{t.turns} x {t.calls:,}",
+        )
         for name, t in found.items()
     )
     head = ("us per call", "p50", "p95", "p99", "mean", "p50, worst turn", "turns x calls")
@@ -281,7 +297,7 @@ def _table(found: dict[str, Timing]) -> Table:
 def _ratios(found: dict[str, Timing]) -> Table:
     """Return theirs over ours, without and with our parsing of the body."""
     ours = _slower(found, 1_000).p50
-    with_parse = ours + found[f"parse the body, {_NAMES[1_000]}"].p50
+    with_parse = ours + found[_parse_name(1_000)].p50
     rows = tuple(
         (name, f"{found[name].p50 / ours:.1f}", f"{found[name].p50 / with_parse:.1f}")
         for name in (_ASYNC, _SYNC, _MF)
@@ -293,7 +309,7 @@ def _ratios(found: dict[str, Timing]) -> Table:
 
 def _reading(found: dict[str, Timing]) -> Iterator[str]:
     for size, limit in _LIMITS_US.items():
-        timing, parse = _slower(found, size), found[f"parse the body, {_NAMES[size]}"]
+        timing, parse = _slower(found, size), found[_parse_name(size)]
         yield (
             f"{_NAMES[size]}: {timing.p50:.1f} us p50 against {limit:.0f}, "
             f"and {parse.p50:.1f} us to parse the body."
@@ -301,8 +317,8 @@ def _reading(found: dict[str, Timing]) -> Iterator[str]:
     if _ASYNC in found:
         encoder = found[_ENCODER].p50
         yield (
-            f"semantic-router spends {encoder:.0f} us of its {found[_ASYNC].p50:.0f} us in the stand-in encoder; "
-            f"a real encoder is a model or a network call, so its true figure is milliseconds."
+            f"semantic-router spends {encoder:.0f} us of its {found[_ASYNC].p50:.0f} us in the stand-in "
+            "encoder; a real one is a model or a network call, so with it a decision takes milliseconds."
         )
     missing = [name for name in (_ASYNC, _MF) if name not in found]
     if missing:
@@ -316,13 +332,21 @@ def _reading(found: dict[str, Timing]) -> Iterator[str]:
 
 def _method() -> tuple[str, ...]:
     return (
-        "`features.read` and `Router.decide` with the check of `compile.misfit`, as a client wires them; "
-        "each call gets a request parsed anew, so nothing is remembered between calls.",
-        "245 B: one short ask. 1 KB: a line of system prompt and an ask of some 850 characters. 20 KB: a coding "
-        "agent's system prompt, six tools, six tool calls with results, a reminder, a short ask.",
-        "Others: 10 routes of 10 examples, a stand-in encoder of hashed words (semantic-router); random weights "
-        "of the published shape, one thread, embedding call left out (RouteLLM's own `MFModel`). "
-        "Both get the ask of our 1 KB request as a bare string.",
-        f"Wall time by `perf_counter_ns`; reading the clock costs {clock_us():.2f} us and is inside every figure. "
-        "The best turn counts, as on a machine of its own; the worst turn stands beside it.",
+        (
+            "`features.read` and `Router.decide` with the check of `compile.misfit`, as a client wires them; "
+            "each call gets a request parsed anew, so nothing is remembered between calls."
+        ),
+        (
+            "245 B: one short ask. 1 KB: a line of system prompt and an ask of some 850 characters. 20 KB: "
+            "a coding agent's system prompt, six tools, six tool calls with results, a reminder, a short ask."
+        ),
+        (
+            "Others: 10 routes of 10 examples, a stand-in encoder of hashed words (semantic-router); "
+            "random weights of the published shape, one thread, embedding call left out (RouteLLM's own "
+            "`MFModel`). Both get the ask of our 1 KB request as a bare string."
+        ),
+        (
+            f"Wall time by `perf_counter_ns`; reading the clock costs {clock_us():.2f} us and is in every "
+            "figure. The best turn counts, as on a machine of its own; the worst turn stands beside it."
+        ),
     )

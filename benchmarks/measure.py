@@ -25,6 +25,9 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 RESULTS: Final = ROOT / "benchmarks" / "results"
 
+#: What the installed `leastwise` command runs.
+LEASTWISE: Final = (sys.executable, "-c", "import sys; from leastwise.cli import main; sys.exit(main())")
+
 _QUIET: Final = 0.10  # share of all cores that others may keep busy
 _LOOK_S: Final = 0.1
 
@@ -133,11 +136,14 @@ class Quiet:
     def facts(self) -> dict[str, str]:
         """Return the load at the beginning and the end, and how busy others were between turns."""
         seen = sorted(self._seen)
-        began, ended = (", ".join(f"{load:.2f}" for load in loads) for loads in (self._began, os.getloadavg()))
-        return {
-            "load average": f"{began} at the start, {ended} at the end",
-            "busy with other work": f"{_at(seen, 0.5):.0%} before the median turn, {seen[-1]:.0%} at most",
-        }
+        began, ended = (
+            ", ".join(f"{load:.2f}" for load in loads) for loads in (self._began, os.getloadavg())
+        )
+        found = {"load average": f"{began} at the start, {ended} at the end"}
+        if seen:
+            busy = f"{_at(seen, 0.5):.0%} of all cores before the median turn, {seen[-1]:.0%} at most"
+            found["busy with other work"] = busy
+        return found
 
 
 def _busy_share() -> float:
@@ -226,10 +232,22 @@ def clock_us() -> float:
     return _at(sorted(_timed(Subject("nothing", lambda _: None), 2_000)), 0.5) / 1000
 
 
+def environ_in(folder: Path) -> dict[str, str]:
+    """Return the environment of a program that finds no configuration and keeps its files in `folder`."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LEASTWISE_", "XDG_"))}
+    own = {name: str(folder) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_STATE_HOME")}
+    return {**kept, **own, "PYTHONPATH": str(ROOT / "src")}
+
+
 def write(result: Result) -> list[Path]:
     """Write a result as JSON and as Markdown; return the files."""
     RESULTS.mkdir(exist_ok=True)
-    record = {"schema": 1, **_where(result), **asdict(result), "verdicts": [f.verdict for f in result.figures]}
+    record = {
+        "schema": 1,
+        **_where(result),
+        **asdict(result),
+        "verdicts": [f.verdict for f in result.figures],
+    }
     as_json, as_text = RESULTS / f"{result.name}.json", RESULTS / f"{result.name}.md"
     as_json.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     as_text.write_text(markdown(result), encoding="utf-8")

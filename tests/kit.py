@@ -8,6 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import structs
+
 from leastwise.attempt import Call, Terms
 from leastwise.ladder import DEFAULT_LADDER, Baseline, Code, Decision, Reason, Task
 from leastwise.messages import Facts, Reply, Request, Usage
@@ -62,7 +64,7 @@ def decision(model: str = HAIKU, **changes: Any) -> Decision:
         baseline=Baseline(OPUS, "assumed"),
         input_tokens=200,
     )
-    return replace(made, **changes)
+    return structs.replace(made, **changes)
 
 
 def terms(decide: Callable[..., Decision] | Decision | None = None, clock: Clock | None = None) -> Terms:

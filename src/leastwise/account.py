@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from leastwise.attempt import Answer, Call, Terms, moment
 from leastwise.errors import UnknownPriceError, UpstreamFailure
@@ -19,6 +20,7 @@ from leastwise.features import Features
 from leastwise.ladder import Code, Decision, Outcome, Reason, Tier
 from leastwise.ledger import Entry, Exchange, Measured
 from leastwise.messages import Usage
+from leastwise.models import canonical
 from leastwise.money import to_usd
 from leastwise.prices import baseline_cost
 from leastwise.routing import Known
@@ -43,13 +45,13 @@ class Teller:
         """Return a teller with one more reason, and no clamp."""
         reason = Reason(code, words, self.decision.model, self.decision.model)
         reasons = (*self.decision.reasons, reason)
-        return replace(self, decision=replace(self.decision, reasons=reasons, max_tokens=None))
+        return replace(self, decision=structs.replace(self.decision, reasons=reasons, max_tokens=None))
 
     def instead(self, model: str, code: Code, words: str) -> Teller:
         """Return a teller for another model, with the reason why."""
         tier = self.terms.ladder.of_model(model) or Tier("", model, self.decision.upstream)
         reasons = (*self.decision.reasons, Reason(code, words, self.decision.model, model))
-        changed = replace(
+        changed = structs.replace(
             self.decision,
             model=model,
             tier=tier.name,
@@ -73,7 +75,7 @@ class Teller:
         is_ours = self.decision.mode in _CHOSEN
         row = self._row("ok" if is_whole else "cut", 200, answer.entry)
         pins = answer.facts.tool_use_ids if is_ours else ()
-        return Record(row, pins, self._measured(answer) if is_whole else None)
+        return Record(row, pins, self.decision.model, self._measured(answer) if is_whole else None)
 
     def _measured(self, answer: Answer) -> Measured | None:
         model = self.terms.models.get(answer.entry.model)
@@ -86,7 +88,7 @@ class Teller:
     def _row(self, result: str, status: int, entry: Entry | None) -> Exchange:
         call, decision, spent = self.call, self.decision, self.call.spent
         usage = entry.usage if entry is not None else Usage()
-        served = entry.model if entry is not None else ""
+        served = canonical(entry.model) if entry is not None else ""
         baseline_nusd, could_nusd = self._compared(entry)
         spent_nusd = sum(one.cost_nusd for one in spent)
         return Exchange(
@@ -107,7 +109,7 @@ class Teller:
             status=status,
             decision_json=_decision_json(decision),
             policy_hash=self.terms.policy_hash,
-            baseline=decision.baseline.model,
+            baseline=canonical(decision.baseline.model),
             baseline_how=decision.baseline.how,
             baseline_nusd=baseline_nusd,
             spent_nusd=spent_nusd,
@@ -129,7 +131,7 @@ class Teller:
         if entry is None:
             return 0, 0
         decision = self.decision
-        if entry.model == decision.baseline.model or entry.cost_nusd == 0 == entry.usage.output_tokens:
+        if canonical(entry.model) == canonical(decision.baseline.model) or entry.cost_nusd == 0 == entry.usage.output_tokens:
             baseline_nusd = entry.cost_nusd
         else:
             baseline_nusd = self._repriced(entry, decision.baseline.model)

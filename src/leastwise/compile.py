@@ -34,6 +34,10 @@ _SAFE_MEMBERS: Final = frozenset(
         "top_p",
     }
 )
+#: Of these, the ones that every model takes alike.
+_SAME_EVERYWHERE: Final = frozenset(
+    {"max_tokens", "messages", "metadata", "model", "stop_sequences", "stream", "system", "thinking"}
+)
 _SAFE_BLOCKS: Final = frozenset({"text", "image", "document", "tool_use", "tool_result"})
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
 #: Below this, thinking that the asked model would not have done may leave no room for the answer.
@@ -44,62 +48,68 @@ def misfit(request: Request, model: str, models: Models) -> str | None:
     """Return why `request` may not be sent to `model` instead, in words, or None when it may."""
     if request.model == model:
         return None
-    unknown = sorted(set(request) - _SAFE_MEMBERS)
-    if unknown:
-        return f"not known to be safe to move: {', '.join(unknown)}"
+    names = frozenset(request)
+    if not names <= _SAFE_MEMBERS:
+        return f"not known to be safe to move: {', '.join(sorted(names - _SAFE_MEMBERS))}"
     if request.betas:
         return f"not known to be safe to move: beta {', '.join(request.betas)}"
     reason = _misfit_of_history(request)
     target = models.get(model)
     if reason is None and target is not None:
-        reason = _misfit_of_settings(request, target) or _misfit_of_size(request, target)
+        reason = _misfit_of_turns(request.messages, target) or _misfit_of_size(request, target)
+        if reason is None and not names <= _SAME_EVERYWHERE:
+            reason = _misfit_of_settings(request, target)
         reason = reason or _misfit_of_thinking(request, target, models.get(request.model))
     return reason
 
 
 def _misfit_of_history(request: Request) -> str | None:
-    is_named = request.model not in AUTO
     human_turns = 0
     for turn in request.messages:
-        blocks = blocks_of(turn.get("content"))
-        for block in blocks:
-            kind = block.get("type")
+        content = turn.get("content")
+        is_human = turn.get("role") == "user"
+        if isinstance(content, str):
+            human_turns += is_human
+            continue
+        kinds = [block.get("type") for block in blocks_of(content)]
+        for kind in kinds:
             if kind not in _SAFE_BLOCKS:
                 return f"the conversation holds a {kind} block"
-        human_turns += turn.get("role") == "user" and any(b.get("type") != "tool_result" for b in blocks)
-    if is_named and human_turns > 1 and _marks_cache(request):
+        human_turns += is_human and any(kind != "tool_result" for kind in kinds)
+    if human_turns > 1 and request.model not in AUTO and _marks_cache(request):
         return "the conversation has a prompt cache on the model it asks for"
     return None
 
 
 def _marks_cache(request: Request) -> bool:
-    places = [
-        request.get("system"),
-        request.get("tools"),
-        *(turn.get("content") for turn in request.messages),
-    ]
+    places = [request.get("system"), request.get("tools"), *(turn.get("content") for turn in request.messages)]
     return any("cache_control" in block for place in places for block in blocks_of(place))
+
+
+def _misfit_of_turns(turns: list[dict[str, JSON]], target: Model) -> str | None:
+    if turns and turns[-1].get("role") == "assistant" and not target.takes_prefill:
+        return _unknown(target, "a prefilled answer")
+    if not target.takes_mid_system and any(turn.get("role") == "system" for turn in turns):
+        return _unknown(target, "a system message")
+    return None
 
 
 def _misfit_of_settings(request: Request, target: Model) -> str | None:
     effort = (request.get("output_config") or {}).get("effort")
     choice = (request.get("tool_choice") or {}).get("type")
-    turns = request.messages
-    checks: tuple[tuple[bool, str], ...] = (
-        (effort is not None and effort not in target.efforts, f"effort {effort!r}"),
-        (any(name in request for name in _SAMPLING) and not target.takes_sampling, "sampling parameters"),
-        (choice in ("any", "tool") and not target.takes_forced_tool_choice, "a forced tool choice"),
-        (
-            bool(turns) and turns[-1].get("role") == "assistant" and not target.takes_prefill,
-            "a prefilled answer",
-        ),
-        (
-            any(turn.get("role") == "system" for turn in turns) and not target.takes_mid_system,
-            "a system message",
-        ),
-        (any(_is_server_tool(tool) for tool in request.get("tools") or ()), "a server tool"),
-    )
-    return next((f"{target.id} is not known to take {what}" for is_so, what in checks if is_so), None)
+    if effort is not None and effort not in target.efforts:
+        return _unknown(target, f"effort {effort!r}")
+    if not target.takes_sampling and any(name in request for name in _SAMPLING):
+        return _unknown(target, "sampling parameters")
+    if choice in ("any", "tool") and not target.takes_forced_tool_choice:
+        return _unknown(target, "a forced tool choice")
+    if any(_is_server_tool(tool) for tool in request.get("tools") or ()):
+        return _unknown(target, "a server tool")
+    return None
+
+
+def _unknown(target: Model, what: str) -> str:
+    return f"{target.id} is not known to take {what}"
 
 
 def _is_server_tool(tool: JSON) -> bool:

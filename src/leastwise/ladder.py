@@ -3,7 +3,8 @@
 A *tier* is a named rung of the *ladder*, cheap to dear: a model and the upstream
 that serves it. A *task* is what the caller tells us of a request. A *decision* is
 which model runs, which would have run without us (the *baseline*), and the
-reasons, one for each step that had a say.
+reasons, one for each step that had a say. What is made anew for every request is
+a frozen `msgspec.Struct`: the same as a frozen dataclass, made in a tenth of the time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Literal, get_args
+
+import msgspec
 
 from leastwise.errors import ConfigError
 
@@ -196,8 +199,7 @@ class Code(StrEnum):
     ESCAPED = "escaped"
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
+class Reason(msgspec.Struct, frozen=True):
     """One step of a decision: a code to count, words to read, the tier or model before and after.
 
     Words never quote a prompt, only configured phrases and numbers.
@@ -213,16 +215,14 @@ class Reason:
         return self.words
 
 
-@dataclass(frozen=True, slots=True)
-class Baseline:
+class Baseline(msgspec.Struct, frozen=True):
     """The model that would have been called without us, and how we know."""
 
     model: str
     how: HowBaseline
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """Which model runs, instead of which, and why.
 
     Attributes:

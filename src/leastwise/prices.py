@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
@@ -349,7 +349,8 @@ def baseline_cost(  # noqa: PLR0917 - what was used, by whom, and what it is com
     the baseline's tokenizer and not rounded, at the baseline's rates, each in the class it
     was in - what was read from the cache counts as read, what was written as written. The
     length of the baseline's own answer and the state of its own cache are not known. An
-    advisor keeps its own price: it would have been asked all the same.
+    advisor keeps its own price: it would have been asked all the same. A fast answer is set
+    against the baseline's standard price where the baseline sells no fast mode.
 
     Args:
         usage: Token counts as `served` reported them.
@@ -366,12 +367,16 @@ def baseline_cost(  # noqa: PLR0917 - what was used, by whom, and what it is com
         ValueError: `at` has no time zone.
     """
     per_part, rows = [], []
+    sells_fast = True
     for kind, name, part in _parts(usage, served):
         paid = name if kind == _ADVISOR else baseline
         more, less = models.token_ratio(name, paid)
         rate = book.rate(paid, at, divide_up(part.prompt_tokens * more, less), provider)
         per_part.append((_tokens(part, rate) * more, less))
         rows.append(rate.id)
+        sells_fast = sells_fast and rate.has_fast
+    if not sells_fast:
+        usage = replace(usage, speed="standard")
     scale = lcm(*(less for _, less in per_part))
     total = sum(price * scale // less for price, less in per_part)
     return Cost(_charge(total, usage, book, is_batch=is_batch, scale=scale), "+".join(dict.fromkeys(rows)))

@@ -76,10 +76,14 @@ class Settle:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Write the request's row, remember which model made these tool calls, learn the token ratio."""
+    """Write the request's row, remember which model made these tool calls, learn the token ratio.
+
+    `made_by` is the model as it was asked for, which is how it must be asked for again.
+    """
 
     exchange: Exchange
     tool_use_ids: tuple[str, ...] = ()
+    made_by: str = ""
     measured: Measured | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -10,23 +11,28 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from leastwise.cli import main
+from leastwise.cli import doctor, main
 from leastwise.cli.config import edited_file
 from leastwise.cli.console import print_json
 from leastwise.cli.doctor import Check, examine, mount_of
 from leastwise.cli.init import template
 from leastwise.cli.switch import switched, write
 from leastwise.config import Config, load, settings
-from leastwise.errors import ConfigError
+from leastwise.errors import ConfigError, UpstreamFailure
 from leastwise.ladder import Mode
+from leastwise.ledger import Exchange
 from leastwise.routing import Switch
 from leastwise.simulate import serve
+from leastwise.steps import Record
+from leastwise.stores.sqlite import SqliteStore
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -96,6 +102,11 @@ def test_bad_arguments_are_one_line_and_exit_code_2(
     assert "" == captured.out
     assert captured.err.startswith(f"leastwise: error: {said}")
     assert 1 == captured.err.count("\n")
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["--version"])
+    assert f"{importlib.metadata.version('leastwise')}\n" == capsys.readouterr().out
 
 
 def test_json_names_its_schema_and_keeps_decimals_exact(capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +213,16 @@ def test_config_check_sees_prices_that_do_not_rise(capsys: pytest.CaptureFixture
         "tokens. Write the cheaper [[tier]] first, or leave one out"
     )
     assert ("", expected) == (captured.out, captured.err.splitlines()[0])
+
+
+def test_config_check_in_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEASTWISE_MDOE", "off")
+
+    assert 0 == main(["config", "check"])
+    captured = capsys.readouterr()
+    assert "the configuration is right\n" == captured.out
+    warning = "leastwise: warning: LEASTWISE_MDOE means nothing here; LEASTWISE_MODE would"
+    assert [warning, "next   leastwise doctor"] == captured.err.splitlines()
 
 
 def test_config_check_as_json(
@@ -377,6 +398,20 @@ def test_a_place_that_cannot_be_written_is_named(capsys: pytest.CaptureFixture[s
     assert f"{tmp_path}/file" in capsys.readouterr().err
 
 
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "etc/leastwise.toml"
+    folder.mkdir(parents=True)
+
+    with pytest.raises(ConfigError, match=f"cannot write {folder}: Is a directory"):
+        write(folder, "schema = 1")
+    assert [folder] == list(folder.parent.iterdir())
+
+
+def test_a_file_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert 2 == main(["on", "--config", str(tmp_path)])
+    assert capsys.readouterr().err.startswith(f"leastwise: error: cannot read {tmp_path}: ")
+
+
 # --- init ------------------------------------------------------------------------------------
 
 
@@ -461,6 +496,11 @@ def closed_port() -> int:
         port: int = listener.getsockname()[1]
     return port
 
+
+#: A request as the ledger keeps it: empty but for its time.
+ROW: dict[str, Any] = {one.name: "" if one.type == "str" else 0 for one in fields(Exchange)} | {
+    "at": AT.timestamp()
+}
 
 # --- doctor ----------------------------------------------------------------------------------
 
@@ -585,6 +625,126 @@ def test_the_file_system_of_a_file_is_its_nearest_mount(tmp_path: Path) -> None:
     assert "ext4" == mount_of(tmp_path / "a b/x.db", mounts)
     assert "overlay" == mount_of(Path("/x.db"), mounts)
     assert "" == mount_of(Path("/x.db"), "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("nfs4", ["fail"]), ("overlay", ["warn"]), ("tmpfs", ["warn"]), ("ext4", []), ("", [])],
+)
+def test_doctor_tells_file_systems_that_lose_a_ledger(kind: str, expected: list[str]) -> None:
+    assert expected == [check.state for check in doctor._of_mount(Path("/x/leastwise.db"), kind)]
+
+
+def test_doctor_waits_for_nobody_who_is_writing(tmp_path: Path) -> None:
+    file = tmp_path / "busy.db"
+    writer = sqlite3.connect(file, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    found = doctor._can_write(file)
+    writer.close()
+
+    assert Check("store", "ok", f"{file}, in use at the moment") == found
+
+
+def test_doctor_tells_a_folder_in_the_place_of_the_ledger(tmp_path: Path) -> None:
+    mend = "mend its rights, or choose another: [store] url"
+    expected = Check("store", "fail", f"{tmp_path}: unable to open database file", mend)
+    assert expected == doctor._can_write(tmp_path)
+
+
+def test_doctor_tells_a_ledger_of_a_newer_version(tmp_path: Path) -> None:
+    file = tmp_path / "newer.db"
+    connection = sqlite3.connect(file)
+    connection.execute("PRAGMA user_version=999")
+    connection.close()
+
+    checks = examined({"LEASTWISE_STORE_URL": f"sqlite:///{file}"}, "store")
+    assert ("fail", True) == (checks[1][0], "has schema 999" in checks[1][1])
+
+
+def test_doctor_counts_the_calls_that_a_fault_of_ours_left_unrouted(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    store = SqliteStore(file)
+    for id_, fault in (("a", ""), ("b", "routing: KeyError")):
+        store.write(Record(Exchange(**{**ROW, "id": id_, "fault": fault})), may_wait=True)
+    environ = {"LEASTWISE_STORE_URL": f"sqlite:///{file}"}
+    with_fault = examined(environ, "calls")
+    store.close()
+
+    words = "1 of 2 calls in 7 days went unrouted: a fault of Leastwise"
+    assert [("warn", words, "leastwise report; please tell us what the log says")] == with_fault
+
+
+def test_doctor_shows_the_mode_and_who_set_it() -> None:
+    expected = [("ok", "enforce (LEASTWISE_MODE)", "")]
+    assert expected == examined({"LEASTWISE_MODE": "enforce"}, "mode")
+
+
+def test_doctor_asks_every_upstream_of_the_ladder_with_its_own_key(user: Path) -> None:
+    address = f"http://0.0.0.0:{closed_port()}"  # this machine, but not by its loopback address
+    write(
+        user,
+        f"""
+[[tier]]
+name = "local"
+model = "claude-haiku-5-5"
+upstream = "ollama"
+[[tier]]
+name = "opus"
+model = "claude-opus-5-5"
+[upstream.ollama]
+base_url = "{address}"
+""",
+    )
+
+    found = list(examine(None, {**os.environ, "ANTHROPIC_BASE_URL": address, "ANTHROPIC_API_KEY": "x"}, AT))
+
+    said = [(check.name, check.state) for check in found if check.name in ("key", "upstream")]
+    assert [("upstream", "fail"), ("key", "ok"), ("key", "warn"), ("upstream", "fail")] == said
+    assert f"{address} gets the key unencrypted" in [check.words for check in found]
+
+
+def test_doctor_accepts_a_token_for_the_client() -> None:
+    words = "ANTHROPIC_AUTH_TOKEN is set and does for the client, but ANTHROPIC_API_KEY is not"
+    mend = "for `route --send` and `init`: export ANTHROPIC_API_KEY=..."
+    assert [("warn", words, mend)] == examined({"ANTHROPIC_AUTH_TOKEN": "x"}, "key")
+
+
+@pytest.mark.parametrize(
+    ("address", "is_open"),
+    [
+        ("https://api.anthropic.com", False),
+        ("http://127.0.0.1:8377", False),
+        ("http://[::1]:8377", False),
+        ("http://localhost:11434", False),
+        ("http://10.0.0.7", True),
+        ("http://gateway.example", True),
+    ],
+)
+def test_doctor_tells_a_key_that_goes_out_unencrypted(address: str, *, is_open: bool) -> None:
+    assert is_open == doctor._is_open(address)
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "mend"),
+    [
+        (401, "fail", "give it another key"),
+        (404, "warn", ""),
+        (529, "fail", "try again later"),
+        (None, "fail", "check address, network and proxy"),
+    ],
+)
+def test_doctor_tells_why_an_upstream_did_not_answer(status: int | None, state: str, mend: str) -> None:
+    found = doctor._of_failure("anthropic at https://x", UpstreamFailure(OSError("no"), status=status))
+
+    assert (state, mend) == (found.state, found.do)
+
+
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [(None, "warn"), ("2.12.0", "ok"), ("2.20.1", "ok"), ("2.11.0", "fail"), ("3.0.0", "fail")],
+)
+def test_doctor_knows_which_clients_are_supported(version: str | None, state: str) -> None:
+    assert state == doctor._of_sdk(version).state
 
 
 # --- simulate --------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ complexity = "simple"
 
 NOT_YET = "not in this version of Leastwise, so it would have no effect; take it out"
 
+ADDRESS = "expected an address such as sqlite:////var/lib/leastwise/leastwise.db"
+
 
 class Place:
     """A home and a working directory of a test's own, and the environment that leads there."""
@@ -258,6 +260,8 @@ def test_the_users_directory_may_be_the_working_directory(place: Place) -> None:
             '[complexity]\nsimple = "haikoo"',
             "complexity.simple = \"haikoo\": expected haiku, sonnet, opus; did you mean 'haiku'?",
         ),
+        ("[store]\nurl = ''", f'store.url = "": {ADDRESS}'),
+        ("[upstream.x]\nbase = 1", "upstream.x.base: not known; did you mean 'base_url'?"),
         ("[complexity]\nhard = 1", "complexity.hard: not known; known: simple, standard, complex"),
         ('[tier]\nname = "x"', "tier: write each as [[tier]]"),
         ('[[tier]]\nname = "x"', "[[tier]] 1: model is missing"),

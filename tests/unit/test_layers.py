@@ -13,13 +13,15 @@ import leastwise
 TOP = 11
 RUNGS: dict[float, str] = {
     0: "errors",
-    1: "money messages sse sqlite",
+    1: "money messages sqlite",
+    1.5: "sse",  # reads a stream into the facts of a message
     2: "ladder models",
     2.5: "prices",  # prices a ladder, and knows a model by any of its names
-    3: "features compile",
+    3: "features",
+    3.5: "compile",  # asks how large a prompt is
     4: "routing cascade cache budget ledger",
     4.5: "steps",  # what the core yields: values made of those below
-    5: "attempt judge exchange",
+    5: "attempt judge account exchange",
     6: "config upstream stores",
     7: "client build",
     8: "classify evaluate report simulate",
@@ -28,7 +30,8 @@ RUNGS: dict[float, str] = {
     TOP: "__init__ __main__",
 }
 RUNG_OF = {name: rung for rung, names in RUNGS.items() for name in names.split()}
-NEIGHBOURS = {("exchange", "attempt"), ("exchange", "judge"), ("judge", "attempt"), ("build", "client")}
+NEIGHBOURS = {("exchange", "attempt"), ("exchange", "judge"), ("judge", "attempt"), ("account", "attempt")}
+NEIGHBOURS |= {("exchange", "account"), ("build", "client")}
 #: The edge, where an optional extra or a slow import may wait until it is needed.
 LATE_IMPORTERS = {"cli", "sdk", "__init__"}
 

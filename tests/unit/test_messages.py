@@ -148,7 +148,7 @@ def test_a_member_that_nobody_reads_may_be_strange_and_passes() -> None:
 
     assert body == request.body()
     assert b'{"model":"b","messages":[],"x":1e999}' == request.replace(model="b").body()
-    with pytest.raises(RequestError, match="^x: cannot be read: "):
+    with pytest.raises(RequestError, match=r"^x: cannot be read: "):
         request.get("x")
 
 
@@ -204,32 +204,57 @@ def test_usage_with_all_classes() -> None:
 @pytest.mark.parametrize(
     ("given", "usage"),
     [
-        (None, Usage()),
-        ({}, Usage()),
-        ({"input_tokens": 12, "output_tokens": 6}, Usage(12, 6)),
-        (dict.fromkeys(FULL), Usage()),
-        ({"cache_creation_input_tokens": 100}, Usage(cache_write_5m_tokens=100)),
-        ({"cache_creation_input_tokens": 100, "cache_creation": None}, Usage(cache_write_5m_tokens=100)),
-        ({"cache_creation_input_tokens": 100, "cache_creation": {}}, Usage(cache_write_5m_tokens=100)),
-        (
+        pytest.param(None, Usage(), id="absent"),
+        pytest.param({}, Usage(), id="empty"),
+        pytest.param({"input_tokens": 12, "output_tokens": 6}, Usage(12, 6), id="plain"),
+        pytest.param(dict.fromkeys(FULL), Usage(), id="nulls"),
+        pytest.param(
+            {"cache_creation_input_tokens": 100}, Usage(cache_write_5m_tokens=100), id="only the sum"
+        ),
+        pytest.param(
+            {"cache_creation_input_tokens": 100, "cache_creation": None},
+            Usage(cache_write_5m_tokens=100),
+            id="null split",
+        ),
+        pytest.param(
+            {"cache_creation_input_tokens": 100, "cache_creation": {}},
+            Usage(cache_write_5m_tokens=100),
+            id="empty split",
+        ),
+        pytest.param(
             {"cache_creation_input_tokens": 100, "cache_creation": {"ephemeral_1h_input_tokens": 60}},
             Usage(cache_write_5m_tokens=40, cache_write_1h_tokens=60),
+            id="half a split",
         ),
-        ({"cache_creation": {"ephemeral_1h_input_tokens": 60}}, Usage(cache_write_1h_tokens=60)),
-        (
-            {"input_tokens": -1, "output_tokens": 2.5, "cache_read_input_tokens": True,
-             "cache_creation_input_tokens": "9", "cache_creation": [1], "server_tool_use": 7,
-             "output_tokens_details": "x", "service_tier": 5, "speed": {}, "inference_geo": [],
-             "iterations": {"a": 1}},
+        pytest.param(
+            {"cache_creation": {"ephemeral_1h_input_tokens": 60}},
+            Usage(cache_write_1h_tokens=60),
+            id="only the split",
+        ),
+        pytest.param(
+            {
+                "input_tokens": -1,
+                "output_tokens": 2.5,
+                "cache_read_input_tokens": True,
+                "cache_creation_input_tokens": "9",
+                "cache_creation": [1],
+                "server_tool_use": 7,
+                "output_tokens_details": "x",
+                "service_tier": 5,
+                "speed": {},
+                "inference_geo": [],
+                "iterations": {"a": 1},
+            },
             Usage(),
+            id="garbage",
         ),
-        ({"input_tokens": MOST_TOKENS, "output_tokens": MOST_TOKENS + 1}, Usage(MOST_TOKENS)),
-        (5, Usage()),
-        (["input_tokens"], Usage()),
+        pytest.param(
+            {"input_tokens": MOST_TOKENS, "output_tokens": MOST_TOKENS + 1}, Usage(MOST_TOKENS), id="immense"
+        ),
+        pytest.param(5, Usage(), id="a number"),
+        pytest.param(["input_tokens"], Usage(), id="a list"),
     ],
-    ids=["absent", "empty", "plain", "nulls", "sum", "null split", "empty split", "half a split", "only split",
-         "garbage", "immense", "number", "list"],
-)  # fmt: skip
+)
 def test_usage_that_is_incomplete_or_garbage(given: Any, usage: Usage) -> None:
     assert usage == Usage.read(given)
 
@@ -263,33 +288,54 @@ START = Usage.read(
 @pytest.mark.parametrize(
     ("later", "merged"),
     [
-        (None, START),
-        ({}, START),
-        ({"output_tokens": 15}, Usage(25, 15, 7, 100, 200)),
-        (
-            {"input_tokens": 25, "output_tokens": 15, "cache_read_input_tokens": 7, "cache_creation_input_tokens": 300},
+        pytest.param(None, START, id="none"),
+        pytest.param({}, START, id="empty"),
+        pytest.param({"output_tokens": 15}, Usage(25, 15, 7, 100, 200), id="output only"),
+        pytest.param(
+            {
+                "input_tokens": 25,
+                "output_tokens": 15,
+                "cache_read_input_tokens": 7,
+                "cache_creation_input_tokens": 300,
+            },
             Usage(25, 15, 7, 100, 200),
+            id="repeated",
         ),
-        (
-            {"input_tokens": None, "output_tokens": 15, "cache_creation_input_tokens": None, "cache_creation": None},
+        pytest.param(
+            {"input_tokens": None, "output_tokens": 15, "cache_creation_input_tokens": None},
             Usage(25, 15, 7, 100, 200),
+            id="nulls",
         ),
-        ({"output_tokens": 15, "input_tokens": -4, "cache_read_input_tokens": 0.5}, Usage(25, 15, 7, 100, 200)),
-        ({"input_tokens": 900, "output_tokens": 15, "cache_creation_input_tokens": 450}, Usage(900, 15, 7, 250, 200)),
-        ({"output_tokens": 15, "cache_creation_input_tokens": 150}, Usage(25, 15, 7, 0, 150)),
-        ({"output_tokens": 15, "cache_read_input_tokens": 0}, Usage(25, 15, 0, 100, 200)),
-        (
+        pytest.param(
+            {"output_tokens": 15, "input_tokens": -4, "cache_read_input_tokens": 0.5},
+            Usage(25, 15, 7, 100, 200),
+            id="garbage",
+        ),
+        pytest.param(
+            {"input_tokens": 900, "output_tokens": 15, "cache_creation_input_tokens": 450},
+            Usage(900, 15, 7, 250, 200),
+            id="grown",
+        ),
+        pytest.param(
+            {"output_tokens": 15, "cache_creation_input_tokens": 150},
+            Usage(25, 15, 7, 0, 150),
+            id="less than was for an hour",
+        ),
+        pytest.param(
+            {"output_tokens": 15, "cache_read_input_tokens": 0}, Usage(25, 15, 0, 100, 200), id="zero"
+        ),
+        pytest.param(
             {"cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 400}},
             Usage(25, 1, 7, 0, 400),
+            id="new split",
         ),
-        (
+        pytest.param(
             {"output_tokens_details": {"thinking_tokens": 9}, "server_tool_use": {"web_search_requests": 2}},
             Usage(25, 1, 7, 100, 200, 9, 2),
+            id="details",
         ),
     ],
-    ids=["none", "empty", "output only", "repeated", "nulls", "garbage", "grown", "shrunken", "zero", "new split",
-         "details"],
-)  # fmt: skip
+)
 def test_a_later_report_replaces_what_it_gives_and_nothing_else(later: Any, merged: Usage) -> None:
     assert merged == START.merge(later)
 

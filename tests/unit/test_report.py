@@ -215,6 +215,23 @@ def test_what_rests_on_an_assumed_baseline_says_so(store: SqliteStore) -> None:
     ]
 
 
+def test_where_every_baseline_is_assumed_the_sums_say_it_shortly(store: SqliteStore) -> None:
+    keep(store, replace(moved("triage", 4 * USD, 1 * USD), mode="auto", asked="auto", baseline_how="assumed"))
+
+    lines = ledger_lines(read_ledger(store, WEEK, mode="enforce"))
+
+    assert lines[1] == "spent $1.00   as asked $4.00 assumed   saved $3.00 (75.0%) assumed"
+
+
+def test_without_an_answer_there_is_no_latency(store: SqliteStore) -> None:
+    keep(store, replace(stayed("plan", 0), result="error", served="", tier=""))
+
+    report = read_ledger(store, WEEK, mode="enforce")
+
+    assert ledger_json(report)["total"]["p50_s"] is None
+    assert not any(line.startswith("latency") for line in ledger_lines(report))
+
+
 def test_failures_estimates_faults_and_what_could_still_move_are_named(store: SqliteStore) -> None:
     keep(
         store,

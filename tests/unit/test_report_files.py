@@ -171,7 +171,9 @@ def test_a_days_tokens_are_not_one_long_prompt_unless_the_export_says_so(tmp_pat
 
 
 def test_the_trap_of_the_tokenizer_is_computed(tmp_path: Path) -> None:
-    report = usage(export(tmp_path, row("claude-opus-4-6", no_cache=1_000_000, output=100_000)))
+    half = row("claude-opus-4-6", no_cache=500_000, output=50_000)
+
+    report = usage(export(tmp_path, half, half))
 
     (upgrade,) = report.upgrades
     assert (upgrade.move.source, upgrade.move.target) == ("claude-opus-4-6", "claude-opus-5-5")
@@ -194,6 +196,13 @@ def test_the_ceiling_moves_every_line_down_at_most(tmp_path: Path) -> None:
         ("opus", "haiku", 4 * USD, USD // 10),
         ("opus", "sonnet", 4 * USD, 2 * USD),
     ]
+
+
+def test_a_model_of_unknown_age_is_no_upgrade_of_anything(tmp_path: Path) -> None:
+    report = usage(export(tmp_path, row("claude-fable-5-2", no_cache=1_000_000)))
+
+    assert report.upgrades == ()
+    assert [move.target for move in report.ceilings] == ["haiku", "sonnet", "opus"]
 
 
 def test_fast_mode_is_not_charged_where_it_is_not_sold(tmp_path: Path) -> None:
@@ -376,7 +385,9 @@ def test_bad_lines_of_requests_are_told_by_number() -> None:
         (5, "at: expected a time such as 2026-11-03T14:02:11Z, got 'noon'"),
     ]
     assert report.total.calls == 2
-    assert report.bad_lines == 4
+    assert (
+        messages_lines(report, "broken.jsonl")[-1] == "! unread     4 lines, named on stderr with the reason"
+    )
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT if isinstance(error, _IS_INPUT) else FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone. What is left in the buffer must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has gone
+        _drop_output()
         return FAILED
     except OSError as error:  # such as a full disk
+        _drop_output()
         say_error(error)
         return FAILED
     return code if isinstance(code, int) else OK
+
+
+def _drop_output() -> None:
+    """Write out what is buffered; where that fails drop it, or it would fail again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _told(error: CycloptsError) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from cyclopts import Parameter
 
 from leastwise.build import OWN_UPSTREAM, Runtime
-from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, print_json, say_error, talk
+from leastwise.cli.console import FAILED, INTERRUPTED, OK, AsJson, ConfigFile, print_json, say_error, talk
 from leastwise.config import MEMORY, Config, load
 from leastwise.errors import ConfigError, LeastwiseError
 from leastwise.features import prompt_bound, read
@@ -23,6 +23,7 @@ from leastwise.money import show, to_nusd
 from leastwise.prices import worst_case
 from leastwise.report.demo import NEXT, Bill, Sample, bill_json, bill_lines, head_line, load_samples
 from leastwise.report.routes import list_day
+from leastwise.report.table import wrapped
 from leastwise.stores import Query
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from leastwise.sdk import Anthropic
 
 _DEFAULT_USD: Final = "0.05"
+_NO_PROXY: Final = {"http://": None}  # this machine's own port is not to be reached through one
 
 
 def demo(
@@ -66,10 +68,11 @@ def demo(
         print_json({**bill_json(run.bill, run.list_day, is_simulated=not live), "stopped": run.stopped})
     elif run.bill.results:
         head = head_line("LIVE" if live else "SIMULATED", run.list_day)
-        sys.stdout.writelines(f"{line}\n" for line in (*bill_lines(run.bill, head, each=each), run.last))
-    if run.stopped:
+        lines = [*bill_lines(run.bill, head, each=each), *wrapped(run.stopped), run.last]
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+    if run.code != OK:
         say_error(run.stopped)
-    return OK if run.bill.results and not run.is_fault else FAILED
+    return run.code
 
 
 def _cap(max_usd: str | None) -> int:
@@ -86,13 +89,13 @@ def _cap(max_usd: str | None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A demo that is over: the bill, its last line, and what stopped it before its end, if anything."""
+    """A demo that is over: the bill, its last line, what stopped it before its end, the exit code."""
 
     bill: Bill
     list_day: date
     last: str
     stopped: str = ""
-    is_fault: bool = False
+    code: int = OK
 
 
 def _simulated() -> _Run:
@@ -105,7 +108,7 @@ def _simulated() -> _Run:
     with TemporaryDirectory() as folder:  # holds no configuration
         config = load(None, {}, cwd=Path(folder), arguments={"store.url": MEMORY})
     results = []
-    with Runtime(config) as runtime, serve() as server, DefaultHttpxClient(trust_env=False) as http:
+    with Runtime(config) as runtime, serve() as server, DefaultHttpxClient(mounts=_NO_PROXY) as http:
         client = Anthropic(
             api_key="simulated", base_url=server.url, leastwise=runtime, max_retries=0, http_client=http
         )
@@ -141,34 +144,37 @@ def _live(cap_nusd: int, path: Path | None) -> _Run:
 
     config = load(path, arguments={"store.url": MEMORY})
     url, key = _upstream(config)
-    samples, stopped, is_fault = load_samples(), "", False
+    samples, stopped, code = load_samples(), "", OK
     results: list[tuple[Sample, Outcome]] = []
     # No retries: each would cost again what the cap has room for once.
     with (
         Runtime(config) as runtime,
         Anthropic(api_key=key, base_url=url, leastwise=runtime, max_retries=0) as client,
     ):
-        shown = track(samples, "asking", console=talk(), transient=True, disable=not sys.stderr.isatty())
-        for sample in shown:
+        for sample in track(
+            samples, "asking", console=talk(), transient=True, disable=not sys.stderr.isatty()
+        ):
             left, worst = cap_nusd - _spent(runtime), _worst_nusd(runtime, sample)
             if worst > left:
                 stopped = (
-                    f"stopped after {len(results)} of {len(samples)}: the next could cost up to "
-                    f"{show(worst)}, and {show(left)} of {show(cap_nusd)} is left. Give more with --max-usd"
+                    f"the next could cost {show(worst, 6)}, left is {show(left, 6)}: --max-usd gives more"
                 )
+                code = OK if results else FAILED
                 break
             try:
                 results.append((sample, _ask(client, sample)))
             except anthropic.APIError as error:
-                stopped = f"stopped after {len(results)} of {len(samples)}: {url}: {_said(error)}"
-                is_fault = True
+                stopped, code = f"{url}: {_said(error)}", FAILED
                 break
-        spent = f"spent {show(_spent(runtime))} of {show(cap_nusd)}"
+            except KeyboardInterrupt:
+                stopped, code = "interrupted", INTERRUPTED
+                break
+        spent = f"spent {show(_spent(runtime), 6)} of {show(cap_nusd)}"
         day = list_day(config.ladder, runtime.terms.book, datetime.now(UTC))
     if stopped:
-        stopped += f". {spent[0].upper()}{spent[1:]}"
+        stopped = f"Stopped after {len(results)} of {len(samples)}, cheap ones first: {stopped} ({spent})."
     return _Run(
-        Bill(tuple(results)), day, f"quality   not measured.   {spent}   next   {NEXT}", stopped, is_fault
+        Bill(tuple(results)), day, f"quality   not measured.   {spent}   next   {NEXT}", stopped, code
     )
 
 
@@ -214,4 +220,7 @@ def _said(error: Exception) -> str:
     body = getattr(error, "body", None)
     inner = body.get("error") if isinstance(body, dict) else None
     said = inner.get("message") if isinstance(inner, dict) else None
-    return f"{getattr(error, 'status_code', '')} {said or error}".strip().rstrip(".")
+    status = getattr(error, "status_code", "")
+    return f"{status} {said or error}".strip().rstrip(".") + (
+        "" if status else "; check it: leastwise doctor"
+    )

@@ -21,16 +21,19 @@ from urllib.parse import urlsplit
 
 from rich.table import Table
 
+from leastwise.build import open_store
 from leastwise.cli.config import verify
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, answer, print_json, say_next
 from leastwise.cli.init import list_models, reason
 from leastwise.config import MEMORY, Config, Upstream, load, misspelt
-from leastwise.errors import ConfigError, UpstreamFailure
+from leastwise.errors import ConfigError, StoreError, UpstreamFailure
 from leastwise.models import canonical, load_models
+from leastwise.stores import Query
 
 State = Literal["ok", "warn", "fail"]
 
 _SOON: Final = timedelta(days=60)
+_LATELY: Final = timedelta(days=7)
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _MOUNTS: Final = Path("/proc/self/mounts")
 #: SQLite's locks are not reliable there, so two writers could damage the file.
@@ -55,6 +58,7 @@ _NETWORK: Final = frozenset(
 )
 #: These end with the container or the machine's uptime.
 _FLEETING: Final = frozenset({"overlay", "ramfs", "tmpfs"})
+_SDK_KEY, _SDK_TOKEN = "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"
 _SDK_FROM: Final = (2, 12)
 _SDK_BELOW: Final = (3,)
 
@@ -107,9 +111,9 @@ def examine(path: Path | None, environ: Mapping[str, str], at: datetime) -> Iter
     yield _of_mode(config)
     yield _of_ladder(config, at)
     yield from _of_models(config, at)
-    yield from _of_store(config.store.path)
+    yield from _of_store(config, at)
     yield from _of_upstreams(config, environ)
-    yield _of_sdk()
+    yield _of_sdk(_installed_sdk())
 
 
 def _of_mode(config: Config) -> Check:
@@ -143,15 +147,21 @@ def _of_models(config: Config, at: datetime) -> Iterator[Check]:
 # --- the store -------------------------------------------------------------------------------
 
 
-def _of_store(path: str) -> Iterator[Check]:
-    if path == MEMORY:
+def _of_store(config: Config, at: datetime) -> Iterator[Check]:
+    if config.store.path == MEMORY:
         yield Check("store", "warn", "in memory: it ends with the process", "give it a file: [store] url")
         return
-    file = Path(path)
-    yield _can_write(file)
+    file = Path(config.store.path)
+    writing = _can_write(file)
+    yield writing
+    if writing.state == "ok" and file.exists():
+        yield from _of_calls(config, at)
     if file.exists() and os.name == "posix" and file.stat().st_mode & _OTHERS:
         yield Check("store", "warn", f"{file} can be read by others", f"chmod 600 {file}")
-    kind = mount_of(file, _mounts())
+    yield from _of_mount(file, mount_of(file, _mounts()))
+
+
+def _of_mount(file: Path, kind: str) -> Iterator[Check]:
     if kind in _NETWORK:
         words = f"{file} lies on a network file system ({kind}), where SQLite's locks do not hold"
         yield Check("store", "fail", words, "put it on a local disk: [store] url, or LEASTWISE_STORE_URL")
@@ -183,6 +193,25 @@ def _can_write(file: Path) -> Check:
     return Check("store", "ok", str(file))
 
 
+def _of_calls(config: Config, at: datetime) -> Iterator[Check]:
+    """Yield what the ledger says of the last days: calls that went unrouted through a fault of ours."""
+    try:
+        store = open_store(config)
+        try:
+            lines = store.sums(Query(since=(at - _LATELY).timestamp()))
+        finally:
+            store.close()
+    except StoreError as error:
+        yield Check("store", "fail", str(error))
+        return
+    calls, faults = sum(line.calls for line in lines), sum(line.faults for line in lines)
+    if faults:
+        words = f"{faults:,} of {calls:,} calls in {_LATELY.days} days went unrouted: a fault of Leastwise"
+        yield Check("calls", "warn", words, "leastwise report; please tell us what the log says")
+    elif calls:
+        yield Check("calls", "ok", f"{calls:,} in {_LATELY.days} days, none unrouted by a fault of ours")
+
+
 def _mounts() -> str:
     try:
         return _MOUNTS.read_text("utf-8", "replace")
@@ -208,6 +237,10 @@ def _of_upstreams(config: Config, environ: Mapping[str, str]) -> Iterator[Check]
         upstream = config.upstreams[name]
         variable = upstream.api_key_env
         key = environ.get(variable, "")
+        if variable == _SDK_KEY and not key and environ.get(_SDK_TOKEN):
+            words = f"{_SDK_TOKEN} is set and does for the client, but {variable} is not"
+            yield Check("key", "warn", words, f"for `route --send` and `init`: export {variable}=...")
+            continue
         if variable and not key:
             yield Check(
                 "key", "fail", f"{variable} is not set, upstream {name} wants it", f"export {variable}=..."
@@ -251,20 +284,26 @@ def _of_upstream(name: str, upstream: Upstream, key: str, asked: Collection[str]
 def _of_failure(where: str, failure: UpstreamFailure) -> Check:
     if failure.status in (401, 403):
         return Check("upstream", "fail", f"{where} refuses the key: {reason(failure)}", "give it another key")
-    if failure.status is not None and failure.status in (404, 405, 501):
+    if failure.status in (404, 405, 501):
         return Check("upstream", "warn", f"{where} answers, but does not list its models")
-    return Check(
-        "upstream",
-        "fail",
-        f"{where} cannot be reached: {reason(failure)}",
-        "check address, network and proxy",
-    )
+    if failure.status is not None:
+        return Check("upstream", "fail", f"{where} answers an error: {reason(failure)}", "try again later")
+    mend = "check address, network and proxy"
+    return Check("upstream", "fail", f"{where} cannot be reached: {reason(failure)}", mend)
 
 
-def _of_sdk() -> Check:
+# --- the client ------------------------------------------------------------------------------
+
+
+def _installed_sdk() -> str | None:
     try:
-        version = metadata.version("anthropic")
+        return metadata.version("anthropic")
     except metadata.PackageNotFoundError:
+        return None
+
+
+def _of_sdk(version: str | None) -> Check:
+    if version is None:
         mend = "for leastwise.Anthropic: pip install 'leastwise[anthropic]'"
         return Check("sdk", "warn", "the anthropic package is not installed", mend)
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

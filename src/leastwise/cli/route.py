@@ -41,6 +41,7 @@ from leastwise.report.routes import (
     totals_json,
     totals_lines,
 )
+from leastwise.report.table import plural
 
 if TYPE_CHECKING:
     from leastwise.build import Runtime
@@ -56,7 +57,7 @@ _RETRIES = 2
 def _no_option(_type: object, value: object) -> None:
     """Refuse a mistyped option, which would pass for a prompt since `-` may."""
     if isinstance(value, str) and value.startswith("--"):
-        message = f"unknown option {value.split()[0]}; a prompt that begins so comes from stdin: -"
+        message = f"unknown option {value.split()[0]}; what begins so is read from stdin: -"
         raise ValueError(message)
 
 
@@ -88,7 +89,12 @@ def route(
         int, Parameter(help="Size of an answer whose size is not told, for its price.")
     ] = ASSUMED_OUTPUT_TOKENS,
     file: Annotated[
-        str | None, Parameter(help="Prompts: .jsonl, .csv, or .txt with one a line; - reads them from stdin.")
+        str | None,
+        Parameter(
+            help="Prompts: .jsonl, .csv, or .txt with one a line; - reads them from stdin.",
+            allow_leading_hyphen=True,
+            validator=_no_option,
+        ),
     ] = None,
     text_column: Annotated[
         str | None, Parameter(help="CSV column with the prompt. [default: text, or prompt]")
@@ -207,14 +213,14 @@ def _route_file(
         for each in prompts:
             _add(totals, planner, each, keep, on_bad)
     if not totals.all.calls:
-        say_error(f"{name}: not one of {totals.bad_lines} lines could be read")
+        say_error(f"{name}: not one of {plural(totals.bad_lines, 'line')} could be read")
         return BAD_INPUT
     if as_json:
         print_json(totals_json(totals, planner, name, assumed))
     else:
         _print(totals_lines(totals, planner, name, assumed))
     if totals.bad_lines:
-        say(f"{totals.bad_lines} lines could not be read; the rest is done")
+        say(f"{plural(totals.bad_lines, 'line')} could not be read; the rest is done")
     say_next("leastwise on --percent 10")
     return OK
 

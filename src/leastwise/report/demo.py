@@ -71,6 +71,8 @@ def _sample(kind: str, row: Mapping[str, Any], tools: Mapping[str, Any]) -> Samp
     members: dict[str, Any] = {"max_tokens": row.get("max_tokens", _MAX_TOKENS)}
     if "tools" in row:
         members["tools"] = [tools[name] for name in row["tools"]]
+    if "description" in row:
+        members["system"] = row["description"]
     members["messages"] = row.get("messages") or [{"role": "user", "content": row["prompt"].strip()}]
     task = Task(row.get("description"), expected_output_tokens=row.get("expected_output_tokens"))
     answer = row.get("says") or " ".join(islice(cycle(_FILLER.split()), row["answer_words"]))
@@ -225,7 +227,7 @@ def _shares(bill: Bill, name: str) -> str:
     unsure = sum(_is_unsure(outcome) for outcome in outcomes)
     parts = [
         f"{row.calls} of {len(outcomes)} calls ({percent(row.calls, len(outcomes))}) went to {row.tier} at "
-        f"{_fraction(row)} of the price: {_share(row.baseline_usd, bill.baseline_usd)} of the money."
+        f"{_fraction(row)} the price: {_share(row.baseline_usd, bill.baseline_usd)} of the money."
         for row in bill.tiers()
         if row.tier != name
     ]
@@ -239,11 +241,13 @@ def _shares(bill: Bill, name: str) -> str:
 
 
 def _fraction(row: Row) -> str:
-    """Return what a tier's calls cost beside the baseline, such as `1/40`."""
+    """Return a tier's price beside the baseline's, such as `1/40 of`."""
     if not row.cost_usd:
-        return "none"
+        return "none of"
+    if row.cost_usd > row.baseline_usd:
+        return f"{row.cost_usd / row.baseline_usd:.1f} times" if row.baseline_usd else "more than"
     times = row.baseline_usd / row.cost_usd
-    return f"1/{times:.0f}" if times >= _MANY else f"1/{times:.1f}".removesuffix(".0")
+    return f"1/{times:.0f} of" if times >= _MANY else f"1/{times:.1f}".removesuffix(".0") + " of"
 
 
 def head_line(answers: str, list_day: date) -> str:

@@ -211,6 +211,9 @@ def _of_rows(rows: csv.DictReader[str], on_bad: OnBad, read: _Reader, column: st
         number = rows.line_num + 1
         try:
             row = next(rows)
+            if None in row:
+                message = "more cells than the header has"
+                raise ValueError(message)
             prompt = read.row(number, row[column], row.get("task"))
         except StopIteration:
             return

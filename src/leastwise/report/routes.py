@@ -22,7 +22,7 @@ from leastwise.messages import Request, Usage
 from leastwise.models import Models, load_models
 from leastwise.money import show, to_usd
 from leastwise.prices import PriceBook, baseline_cost, check_ladder, cost
-from leastwise.report.table import aligned, labelled, percent, plural, wrapped
+from leastwise.report.table import aligned, dollars, labelled, percent, plural, wrapped
 from leastwise.report.window import days_text
 from leastwise.routing import Router
 
@@ -293,26 +293,16 @@ def totals_lines(totals: Totals, planner: Planner, name: str, assumed: int) -> l
     """Return the table of a file's routes: share of calls and share of money, side by side."""
     whole = totals.all
     rows = [["tier", "calls", "of calls", "of money", "cost $", "baseline $"]]
-    rows += [
-        [
-            tier,
-            f"{one.calls:,}",
-            percent(one.calls, whole.calls),
-            percent(one.baseline_nusd, whole.baseline_nusd),
-            _usd(one.cost_nusd),
-            _usd(one.baseline_nusd),
-        ]
-        for tier, one in _along(totals.tiers, planner)
-    ]
+    rows += [_tier_row(tier, one, whole) for tier, one in _along(totals.tiers, planner)]
+    rows.append(_tier_row("total", whole, whole))
     saved = whole.baseline_nusd - whole.cost_nusd
-    word = "saved" if saved >= 0 else "lost"
-    rows.append(["total", f"{whole.calls:,}", "", "", _usd(whole.cost_nusd), _usd(whole.baseline_nusd)])
+    day = planner.list_day()
     return [
         f"leastwise route    {plural(whole.calls, 'prompt')} of {name}; nothing was sent",
         *aligned(rows, "lrrrrr"),
         *labelled(
-            word,
-            f"{percent(abs(saved), whole.baseline_nusd, 1)} of the money (of money: share of the baseline's)",
+            "saved" if saved >= 0 else "lost",
+            f"{percent(abs(saved), whole.baseline_nusd, 1)} of what the baseline costs",
         ),
         *labelled("why", ", ".join(_code_shares(totals))),
         *labelled(
@@ -321,12 +311,23 @@ def totals_lines(totals: Totals, planner: Planner, name: str, assumed: int) -> l
             f"{percent(totals.unsure.baseline_nusd, whole.baseline_nusd)} of money",
         ),
         *labelled("baseline", ", ".join(_baselines(totals))),
+        *labelled("quality", _NOT_MEASURED),
         *wrapped(
-            f"List prices of {days_text(planner.list_day(), planner.list_day())}, prompt tokens estimated, "
+            f"Of money: of the baseline's. List prices of {days_text(day, day)}, prompt tokens estimated, "
             f"{_answers(totals, assumed)}."
             + (" Models named in the file: as if switched on." if totals.named else "")
         ),
-        *labelled("quality", _NOT_MEASURED),
+    ]
+
+
+def _tier_row(title: str, one: Sum, whole: Sum) -> list[str]:
+    return [
+        title,
+        f"{one.calls:,}",
+        percent(one.calls, whole.calls),
+        percent(one.baseline_nusd, whole.baseline_nusd),
+        dollars(one.cost_nusd, whole.baseline_nusd),
+        dollars(one.baseline_nusd, whole.baseline_nusd),
     ]
 
 
@@ -352,10 +353,6 @@ def _answers(totals: Totals, assumed: int) -> str:
     if totals.told == totals.all.calls:
         return "answers of the size told"
     return f"answers of {assumed} tokens (assumed)" + (" where no size is told" if totals.told else "")
-
-
-def _usd(nusd: int) -> str:
-    return show(nusd, 4).replace("$", "")
 
 
 def totals_json(totals: Totals, planner: Planner, name: str, assumed: int) -> dict[str, Any]:

@@ -262,6 +262,30 @@ def _count(cells: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a row's tokens could go: the name its sums are kept by, the model, and its one rate."""
+
+    name: str
+    model: str
+    rate: Rate
+    book: PriceBook
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What all rows of one model, day and side of the long-prompt step are priced by.
+
+    `long_unknown` names the models that cost more from a length on that the export does not tell.
+    """
+
+    book: PriceBook
+    line: str
+    newest: _Target | None
+    below: tuple[_Target, ...]
+    long_unknown: frozenset[str]
+
+
 @dataclass(slots=True)
 class _Sums:
     """Running sums: as large as the number of models, keys and days, however long the file."""
@@ -277,7 +301,7 @@ class _Sums:
     upgrades: dict[str, Move] = field(default_factory=dict)
     ceilings: dict[tuple[str, str], Move] = field(default_factory=dict)
     steps: set[str] = field(default_factory=set)
-    flat: dict[Rate, PriceBook] = field(default_factory=dict)
+    terms: dict[tuple[str, date, bool], _Terms | None] = field(default_factory=dict)
 
     def bad(self, on_bad: OnBad) -> OnBad:
         """Return `on_bad`, counting."""
@@ -290,65 +314,79 @@ class _Sums:
 
     def add(self, row: _Row) -> None:
         """Count one row."""
-        if not self.book.has(row.model, row.at):
+        key = (row.model, row.day, row.is_long)
+        if key not in self.terms:
+            self.terms[key] = self._terms(row)
+        terms = self.terms[key]
+        if terms is None:
             self.unpriced[row.model] = self.unpriced.get(row.model, Spent(row.model)).plus(row, 0)
             return
-        rate = self.book.rate(row.model, row.at, row.prompt_tokens)
-        nusd = cost(row.usage, row.model, row.at, self._flat(rate), is_batch=row.is_batch).nusd
+        nusd = cost(row.usage, row.model, row.at, terms.book, is_batch=row.is_batch).nusd
         self.total = self.total.plus(row, nusd)
         for group, sums in self.groups.items():
             name = row.name(group)
             sums[name] = sums.get(name, Spent(name)).plus(row, nusd)
-        self._note_steps(row, row.model, row.at)
-        self._upgrade(row, nusd)
-        self._descend(row, nusd, rate)
+        self.steps |= terms.long_unknown
+        if terms.newest is not None:
+            move = self.upgrades.get(row.model, Move(row.model, terms.newest.name))
+            self.upgrades[row.model] = self._moved(move, row, nusd, terms.newest)
+        for target in terms.below:
+            move = self.ceilings.get((terms.line, target.name), Move(terms.line, target.name))
+            self.ceilings[terms.line, target.name] = self._moved(move, row, nusd, target)
 
-    def _flat(self, rate: Rate) -> PriceBook:
-        """Return a book of this one rate, for any prompt: a row's tokens are those of many prompts."""
-        if rate not in self.flat:
-            self.flat[rate] = PriceBook((replace(rate, prompt_over=0),), discount=self.book.discount)
-        return self.flat[rate]
-
-    def _note_steps(self, row: _Row, model: str, at: datetime, provider: str = DEFAULT_PROVIDER) -> None:
-        """Note a model that costs more from a length on that the export cannot tell."""
-        if not row.is_long and len(self.book.reachable(model, at, _TOLD_TOKENS, provider)) > 1:
-            self.steps.add(model)
-
-    def _upgrade(self, row: _Row, nusd: int) -> None:
-        newest = _newest(self.models, row.model, self.now.date())
-        if newest and self.book.has(newest, self.now):
-            move = self.upgrades.get(row.model, Move(row.model, newest))
-            self.upgrades[row.model] = self._moved(move, row, nusd, newest)
-
-    def _descend(self, row: _Row, nusd: int, rate: Rate) -> None:
-        model = self.models.get(row.model)
-        line = model.line if model is not None else row.model
-        for tier in self.ladder:
-            runs = self.models.get(tier.model)
-            is_same_line = runs is not None and runs.line == line
-            if is_same_line or not self.book.has(tier.model, self.now, tier.upstream):
-                continue
-            target = self.book.rate(tier.model, self.now, row.prompt_tokens, tier.upstream)
-            if target.input < rate.input and target.output < rate.output:
-                move = self.ceilings.get((line, tier.name), Move(line, tier.name))
-                self.ceilings[line, tier.name] = self._moved(move, row, nusd, tier.model, tier.upstream)
-
-    def _moved(self, move: Move, row: _Row, nusd: int, model: str, provider: str = DEFAULT_PROVIDER) -> Move:
-        """Return a move with one more row in it, its tokens re-priced on `model`."""
-        rate = self.book.rate(model, self.now, row.prompt_tokens, provider)
-        usage = row.usage if rate.has_fast else replace(row.usage, speed="standard")
+    def _moved(self, move: Move, row: _Row, nusd: int, target: _Target) -> Move:
+        """Return a move with one more row in it, its tokens re-priced."""
+        usage = row.usage if target.rate.has_fast else replace(row.usage, speed="standard")
         would = baseline_cost(
             usage,
             row.model,
-            model,
+            target.model,
             self.now,
-            self._flat(rate),
+            target.book,
             self.models,
-            provider=rate.provider,
+            provider=target.rate.provider,
             is_batch=row.is_batch,
         )
-        self._note_steps(row, model, self.now, provider)
         return replace(move, spent_nusd=move.spent_nusd + nusd, would_nusd=move.would_nusd + would.nusd)
+
+    def _terms(self, row: _Row) -> _Terms | None:
+        """Return what rows like this one are priced by, None when their model has no price."""
+        if not self.book.has(row.model, row.at):
+            return None
+        rate = self.book.rate(row.model, row.at, row.prompt_tokens)
+        line = self._line(row.model)
+        successor = _newest(self.models, row.model, self.now.date())
+        newest = self._target(row, successor, successor)
+        below = tuple(
+            target
+            for tier in self.ladder
+            if (target := self._target(row, tier.name, tier.model, tier.upstream)) is not None
+            and self._line(tier.model) != line
+            and target.rate.input < rate.input
+            and target.rate.output < rate.output
+        )
+        stepped = [(row.model, row.at, DEFAULT_PROVIDER)]
+        stepped += [(to.model, self.now, to.rate.provider) for to in (newest, *below) if to is not None]
+        unknown = frozenset(
+            model
+            for model, at, provider in stepped
+            if not row.is_long and len(self.book.reachable(model, at, _TOLD_TOKENS, provider)) > 1
+        )
+        return _Terms(self._only(rate), line, newest, below, unknown)
+
+    def _target(self, row: _Row, name: str, model: str, provider: str = DEFAULT_PROVIDER) -> _Target | None:
+        if not self.book.has(model, self.now, provider):
+            return None
+        rate = self.book.rate(model, self.now, row.prompt_tokens, provider)
+        return _Target(name, model, rate, self._only(rate))
+
+    def _only(self, rate: Rate) -> PriceBook:
+        """Return a book of this one rate, for any prompt: a row's tokens are those of many prompts."""
+        return PriceBook((replace(rate, prompt_over=0),), discount=self.book.discount)
+
+    def _line(self, model: str) -> str:
+        known = self.models.get(model)
+        return known.line if known is not None else model
 
     def report(self, path: Path) -> UsageReport:
         """Return the sums as a report.

@@ -62,22 +62,33 @@ class Body(Iterator[bytes]):
         self._settle = settle
         self._tokens = tokens
         self._token_s = token_s
+        self._coming: Piece | Exception | None = None
+        self._look(stall_s=wait_s)
+
+    def _look(self, stall_s: float) -> None:
+        """Take the coming piece, whose tokens take their time before it can be sent."""
+        try:
+            self._coming = next(self._parts)
+        except (StopIteration, ConnectionResetError) as end:
+            self._coming = end
+            self.wait_s = stall_s
+        else:
+            self.wait_s = stall_s + (self._coming.tokens - self._tokens) * self._token_s
 
     def __next__(self) -> bytes:
-        try:
-            piece = next(self._parts)
-        except (StopIteration, ConnectionResetError):
+        piece = self._coming
+        if not isinstance(piece, Piece):
             self.close()
-            raise
-        self.wait_s = piece.stall_s + (piece.tokens - self._tokens) * self._token_s
+            raise piece or StopIteration
         self._tokens = piece.tokens
         if piece.is_last:
             self._end(is_cut=False)
+        self._look(piece.stall_s)
         return piece.data
 
     def close(self) -> None:
         """Stop; does nothing when the body has ended."""
-        self._parts = iter(())
+        self._parts, self._coming = iter(()), None
         self._end(is_cut=True)
 
     def _end(self, *, is_cut: bool) -> None:

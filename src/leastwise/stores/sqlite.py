@@ -231,8 +231,8 @@ class SqliteStore:
         self._prune()
 
     def _remember_pins(self, step: Settle | Record) -> None:
-        if isinstance(step, Record) and step.exchange.served:
-            self._pins.update(dict.fromkeys(step.tool_use_ids, step.exchange.served))
+        if isinstance(step, Record):
+            self._pins.update(dict.fromkeys(step.tool_use_ids, step.made_by))
             while len(self._pins) > _PINS_IN_MEMORY:
                 self._pins.popitem(last=False)
 
@@ -460,10 +460,10 @@ def _record(step: Record, connection: sqlite3.Connection) -> None:
     if not connection.execute(_INSERT_EXCHANGE, _exchange_values(row)).rowcount:
         return
     connection.execute(_UPSERT_HOUR, _hour_values(row))
-    if row.served and step.tool_use_ids:
+    if step.tool_use_ids:
         connection.executemany(
             "INSERT OR REPLACE INTO pin VALUES (?, ?, ?)",
-            [(id_, row.served, row.at) for id_ in step.tool_use_ids],
+            [(id_, step.made_by, row.at) for id_ in step.tool_use_ids],
         )
     if step.measured is not None:
         connection.execute(

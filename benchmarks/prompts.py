@@ -1,0 +1,222 @@
+"""Which tiers real users' prompts go to, in share of calls and of money.
+
+The prompts come from a table that is not part of the project (`LEASTWISE_DATA`); they are
+written to a temporary file, given to `leastwise route --file`, and only figures are kept.
+Each set is routed with the default settings and with `preset = "reference"`, as bare
+prompts and with the table's label as the task's description. A label such as `coding`
+stands in for what a caller would tell; it is often just the name of a subject.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.measure import LEASTWISE, Quiet, Result, Table, environ_in, say
+
+_TABLE: Final = "text/prompt_task_types_misc.parquet"
+_REAL: Final = "users' prompts, all"
+#: Our name -> the table's `source`. The last one was written for a data set, by no user.
+_SETS: Final[Mapping[str, tuple[str, ...]]] = {
+    _REAL: ("arena_hard_v0.1", "arena_hard_v2"),
+    "Arena-Hard 0.1": ("arena_hard_v0.1",),
+    "Arena-Hard 2": ("arena_hard_v2",),
+    "self-instruct seeds (no users)": ("self_instruct_seed",),
+}
+_PRESETS: Final = {"default": "schema = 1\n", "reference": 'schema = 1\npreset = "reference"\n'}
+_TOLD: Final = {False: "bare", True: "described"}
+_ASSUMED: Final = (300, 1_000)
+
+_Key = tuple[str, str, bool, int]
+
+
+def measure(_turns: int, quiet: Quiet) -> Result | None:
+    """Return the shares, or None where the data is not there."""
+    data = os.environ.get("LEASTWISE_DATA")
+    if not data:
+        say("benchmarks: prompts is skipped: LEASTWISE_DATA names no folder with the tables")
+        return None
+    rows = _rows(Path(data, _TABLE))
+    with tempfile.TemporaryDirectory() as folder:
+        found = dict(_routed(rows, Path(folder)))
+    whole = found[_REAL, "default", False, _ASSUMED[0]]
+    return Result(
+        name="prompts",
+        title="Where real users' prompts go",
+        method=(
+            (
+                f"`leastwise route --file` over {whole['total']['calls']} users' prompts of "
+                "Arena-Hard (Apache-2.0) and, apart, over 78 seed tasks of self-instruct; nothing was sent. "
+                "The model asked for is `auto`, so the baseline is the top of the ladder, assumed."
+            ),
+            (
+                "Share of money: what the calls of a tier would cost at the baseline, of all calls' "
+                "cost there. Saved: at list prices, of the baseline's cost. Quality was not measured: this tells "
+                "where prompts go, not whether the answers are as good."
+            ),
+            (
+                "Prompt tokens are our estimate, and its error cannot be known here: no tokenizer is "
+                f"published. Answers are assumed to have {_ASSUMED[0]} tokens; the last table shows "
+                "what another size does."
+            ),
+            "Described: the data's own label as `task`, a stand-in for what a caller would tell.",
+        ),
+        tables=(_by_tier(found), _by_source(found), _by_reason(found), _by_size(found)),
+        figures=(),
+        reading=tuple(_reading(found)),
+        packages=("leastwise", "pyarrow"),
+        facts={"prices of": whole["prices_of"], **quiet.facts()},
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    from pyarrow import parquet  # noqa: PLC0415 - an extra that only this benchmark needs
+
+    found: list[dict[str, str]] = parquet.read_table(path).to_pylist()
+    return found
+
+
+def _routed(rows: Sequence[Mapping[str, str]], folder: Path) -> Iterator[tuple[_Key, dict[str, Any]]]:
+    """Yield what the command says of each set, preset and description, and of each assumed size."""
+    for preset, text in _PRESETS.items():
+        config = folder / f"{preset}.toml"
+        config.write_text(text, encoding="utf-8")
+        for name, sources in _SETS.items():
+            for is_told in _TOLD:
+                chosen = [row for row in rows if row["source"] in sources]
+                file = _export(chosen, folder / "prompts.jsonl", is_told=is_told)
+                for assumed in _ASSUMED if name == _REAL else _ASSUMED[:1]:
+                    yield (name, preset, is_told, assumed), _route(file, config, assumed, folder)
+
+
+def _export(rows: Sequence[Mapping[str, str]], path: Path, *, is_told: bool) -> Path:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            task = {"task": row["label"].replace("_", " ")} if is_told else {}
+            file.write(json.dumps({"prompt": row["text"], **task}) + "\n")
+    return path
+
+
+def _route(file: Path, config: Path, assumed: int, folder: Path) -> dict[str, Any]:
+    words = ["route", "--file", str(file), "--config", str(config), "--json"]
+    done = subprocess.run(  # noqa: S603 - our own command
+        [*LEASTWISE, *words, "--assume-output-tokens", str(assumed)],
+        cwd=folder,
+        env=environ_in(folder),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    assert answer["bad_lines"] == 0, done.stderr
+    return answer
+
+
+# --- what came out -------------------------------------------------------------------------------------
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _saved(answer: Mapping[str, Any]) -> str:
+    total = answer["total"]
+    return _percent(1 - total["cost_usd"] / total["baseline_usd"])
+
+
+def _shares(one: Mapping[str, Any]) -> tuple[str, str, str]:
+    return f"{one['calls']}", _percent(one["share_of_calls"]), _percent(one["share_of_money"])
+
+
+def _by_tier(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
+    rows = [
+        (preset, _TOLD[is_told], tier, *_shares(one), f"{one['cost_usd']:.4f}", f"{one['baseline_usd']:.4f}")
+        for (name, preset, is_told, assumed), answer in found.items()
+        if (name, assumed) == (_REAL, _ASSUMED[0])
+        for tier, one in [*answer["tiers"].items(), ("all", answer["total"])]
+    ]
+    head = ("preset", "prompts", "tier", "calls", "of calls", "of money", "cost $", "baseline $")
+    return Table("By tier, all users' prompts", head, tuple(rows))
+
+
+def _by_source(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
+    rows = []
+    for (name, preset, is_told, assumed), answer in found.items():
+        if assumed != _ASSUMED[0]:
+            continue
+        calls = [f"{one['calls']}" for one in answer["tiers"].values()]
+        money = [_percent(one["share_of_money"]) for one in answer["tiers"].values()]
+        unsure = answer["unsure"]
+        rows.append(
+            (
+                name,
+                preset,
+                _TOLD[is_told],
+                " / ".join(calls),
+                " / ".join(money),
+                _percent(unsure["share_of_calls"]),
+                _percent(unsure["share_of_money"]),
+                _saved(answer),
+            )
+        )
+    head = (
+        "set",
+        "preset",
+        "prompts",
+        "calls, haiku / sonnet / opus",
+        "of money",
+        "unsure",
+        "of money",
+        "saved",
+    )
+    return Table("By source", head, tuple(rows))
+
+
+def _by_reason(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
+    rows = [
+        (preset, _TOLD[is_told], code, *_shares(one))
+        for (name, preset, is_told, assumed), answer in found.items()
+        if (name, assumed) == (_REAL, _ASSUMED[0])
+        for code, one in sorted(answer["reasons"].items(), key=lambda item: -item[1]["calls"])
+    ]
+    return Table(
+        "By the reason that decided, all users' prompts",
+        ("preset", "prompts", "reason", "calls", "of calls", "of money"),
+        tuple(rows),
+    )
+
+
+def _by_size(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
+    rows = [
+        (preset, _TOLD[is_told], f"{assumed:,}", f"{answer['total']['baseline_usd']:.4f}", _saved(answer))
+        for (name, preset, is_told, assumed), answer in found.items()
+        if name == _REAL
+    ]
+    head = ("preset", "prompts", "tokens of an answer, assumed", "baseline $", "saved")
+    return Table("What the assumed size does, all users' prompts", head, tuple(rows))
+
+
+def _reading(found: Mapping[_Key, Mapping[str, Any]]) -> Iterator[str]:
+    bare, told = (found[_REAL, "default", is_told, _ASSUMED[0]] for is_told in (False, True))
+    reference = found[_REAL, "reference", False, _ASSUMED[0]]
+    unsure = bare["unsure"]
+    yield (
+        f"Bare, {_percent(unsure['share_of_calls'])} of these prompts are unsure and stay with the baseline, "
+        f"so {_saved(bare)} is saved; with a description {_percent(told['unsure']['share_of_calls'])} and "
+        f"{_saved(told)}. Hard one-off questions of strangers are what phrases say least about."
+    )
+    yield (
+        f"The reference preset leaves nothing unsure and would save {_saved(reference)} by sending "
+        f"{_percent(reference['tiers']['haiku']['share_of_calls'])} of the calls to haiku, mostly for being "
+        "short; Arena-Hard is made of prompts that separate strong models from weak ones, "
+        "so read that as risk taken, not as money won."
+    )
+    yield (
+        "Share of calls is not share of money: each row gives both. "
+        "Neither says how an agent's or a pipeline's own traffic would split; try it with your own file."
+    )

@@ -1,0 +1,534 @@
+"""What every `Store` must do; each implementation is one line of `KINDS`."""
+
+from __future__ import annotations
+
+import gc
+import math
+import tempfile
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from leastwise.errors import StoreError
+from leastwise.ledger import Charge, Entry, Exchange, Measured, new_id
+from leastwise.messages import Usage
+from leastwise.steps import Lease, Record, Settle
+from leastwise.stores import GROUPS, Line, Query, Store, Story
+from leastwise.stores.sqlite import SqliteStore
+
+NOW = 1_795_435_200.0  # 2026-11-23 12:00 UTC
+HOUR_S = 3600
+DAY_S = 86_400
+
+
+@dataclass
+class Clock:
+    """The time of day, moved by hand."""
+
+    now: float = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Kind = Callable[[Path, Clock], Store]
+KINDS: dict[str, Kind] = {
+    "file": lambda folder, clock: SqliteStore(folder / "leastwise.db", keep_days=30, clock=clock),
+    "memory": lambda _, clock: SqliteStore(":memory:", keep_days=30, clock=clock),
+}
+kinds = pytest.mark.parametrize("kind", KINDS)
+
+
+@contextmanager
+def opened(kind: str, clock: Clock | None = None) -> Iterator[Store]:
+    with tempfile.TemporaryDirectory() as folder:
+        store = KINDS[kind](Path(folder), clock or Clock())
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    with opened(request.param) as made:
+        yield made
+
+
+rng = Random(20261123)  # noqa: S311 - so that a failure comes again
+numbers = count()
+
+
+def exchange(**given: Any) -> Exchange:
+    """Return a row, complete but for what the test is about."""
+    facts: dict[str, Any] = {each.name: "" for each in fields(Exchange)}
+    facts |= {each.name: 0 for each in fields(Exchange) if each.type == "int"}
+    facts |= {"at": NOW, "latency_s": 0.5, "kind": "message", "mode": "auto", "asked": "auto", "result": "ok"}
+    facts |= {"served": "claude-haiku-5-5", "tier": "haiku", "status": 200, "decision_json": '{"reasons":[]}'}
+    facts |= given
+    return Exchange(**{**facts, "id": given.get("id") or new_id(facts["at"], rng)})
+
+
+def entry(row: Exchange, **given: Any) -> Entry:
+    facts: dict[str, Any] = {
+        "id": new_id(row.at, rng),
+        "exchange_id": row.id,
+        "purpose": "answer",
+        "provider": "anthropic",
+        "model": "claude-haiku-5-5",
+        "asked_at": row.at,
+        "status": 200,
+        "usage": Usage(100, 20),
+        "price_row": "claude-haiku-5-5 2026-10-01",
+        "cost_nusd": 200_000,
+        "worst_nusd": 900_000,
+        "certainty": "exact",
+    }
+    return Entry(**{**facts, **given})
+
+
+def write(store: Store, *steps: Settle | Record) -> None:
+    for step in steps:
+        store.write(step, may_wait=True)
+
+
+def sums_of(store: Store, *by: str, **given: Any) -> dict[tuple[str, ...], Line]:
+    return {line.group: line for line in store.sums(Query(by=by, **given))}
+
+
+def test_a_request_is_found_as_it_was_written(store: Store) -> None:
+    row = exchange(tag="mail", session="s", saved_nusd=-17, latency_s=0.25, fault="cache", would="x")
+    usage = Usage(1, 2, 3, 4, 5, 6, 7, "priority", "fast", "us")
+    paid = (Charge("team-a", "2026-11", 150_000), Charge("team-a", "session s", 50_000))
+    attempt = entry(row, usage=usage, message_id="msg_1", request_id="req_1", charges=paid, parent="p")
+    write(store, Settle(attempt), Record(row))
+
+    assert Story(row, (attempt,)) == store.find(row.id) == store.find("msg_1") == store.find("req_1")
+
+
+def test_what_is_unknown_is_not_found(store: Store) -> None:
+    row = exchange()
+    write(store, Settle(entry(row)), Record(row))
+
+    assert [None] * 3 == [store.find(""), store.find("msg_1"), store.find(new_id(NOW, rng))]
+
+
+def test_a_retried_request_is_found_by_the_id_of_its_failed_attempt_too(store: Store) -> None:
+    row = exchange()
+    failed = entry(row, status=529, usage=Usage(), price_row="", cost_nusd=0, request_id="req_failed")
+    late = entry(
+        row, parent=failed.id, purpose="retry", asked_at=NOW + 2, message_id="msg_2", request_id="req_2"
+    )
+    write(store, Settle(late), Settle(failed), Record(row))
+
+    assert (
+        Story(row, (failed, late)) == store.find("req_failed") == store.find("msg_2") == store.find("req_2")
+    )
+
+
+def test_of_two_requests_with_one_upstream_id_the_later_is_found(store: Store) -> None:
+    earlier, later = exchange(at=NOW - 5), exchange()
+    for row in (later, earlier):
+        write(store, Settle(entry(row, message_id="msg_same")), Record(row))
+
+    story = store.find("msg_same")
+
+    assert story is not None
+    assert later == story.exchange
+
+
+def test_an_attempt_whose_request_was_never_recorded_is_no_story(store: Store) -> None:
+    write(store, Settle(entry(exchange(), message_id="msg_lost")))
+
+    assert None is store.find("msg_lost")
+
+
+def test_an_exchange_without_an_attempt_is_a_story(store: Store) -> None:
+    row = exchange(served="", tier="", result="error", status=0)
+    write(store, Record(row))
+
+    assert Story(row, ()) == store.find(row.id)
+
+
+def test_twice_is_as_good_as_once(store: Store) -> None:
+    row = exchange(tag="mail", spent_nusd=200_000)
+    attempt = entry(row, charges=(Charge("b", "w", 200_000),))
+    steps = (Settle(attempt), Record(row, ("toolu_1",), Measured("new", 15_000, 18_000)))
+    write(store, *steps, *steps)
+    for step in steps:
+        store.post(step)
+    store.flush()
+
+    assert Story(row, (attempt,)) == store.find(row.id)
+    assert [(1, 200_000)] == [(line.calls, line.spent_nusd) for line in store.sums(Query())]
+    assert {} == store.known("mail", (), NOW).corrections  # 18,000 tokens seen once are too few, twice not
+
+
+def test_a_lease_reserves_nothing_without_a_budget(store: Store) -> None:
+    row = exchange()
+    lease = Lease(new_id(NOW, rng), row.id, 900_000, lambda _: (Settle(entry(row)), Record(row)))
+    store.lease(lease)
+
+    assert None is store.find(row.id)
+
+
+names = st.sampled_from(["", "a", "b"])
+amounts = st.integers(-(10**9), 10**12)
+rows = st.lists(
+    st.builds(
+        exchange,
+        at=st.floats(NOW - 3 * DAY_S, NOW + DAY_S),
+        tenant=names,
+        key=names,
+        tag=names,
+        mode=st.sampled_from(["auto", "observe", "enforce", "off"]),
+        asked=names,
+        served=names,
+        tier=names,
+        would=names,
+        result=st.sampled_from(["ok", "error", "cut", "abandoned"]),
+        baseline=names,
+        baseline_how=st.sampled_from(["asked", "assumed"]),
+        certainty=st.sampled_from(["exact", "estimated", "lost"]),
+        fault=names,
+        latency_s=st.floats(0, 600),
+        **dict.fromkeys(
+            ("spent_nusd", "baseline_nusd", "saved_nusd", "could_nusd", "discarded_nusd"), amounts
+        ),
+        **dict.fromkeys(("input_tokens", "output_tokens"), st.integers(0, 10**6)),
+    ),
+    max_size=12,
+)
+times = st.none() | st.integers(-3 * 24, 24).map(lambda hours: NOW + hours * HOUR_S)
+queries = st.builds(
+    Query,
+    since=times,
+    until=times,
+    by=st.lists(st.sampled_from(GROUPS), max_size=3, unique=True).map(tuple),
+    tag=st.none() | names,
+)
+
+
+def shown(at: float, name: str) -> str:
+    hours = math.floor(at / HOUR_S)
+    day = f"2026-11-{23 + math.floor((at - (NOW - DAY_S / 2)) / DAY_S):02d}"
+    return day if name == "day" else f"{day}T{hours % 24:02d}:00Z"
+
+
+def group_of(row: Exchange, by: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(shown(row.at, name) if name in ("day", "hour") else getattr(row, name) for name in by)
+
+
+def chosen(query: Query, found: list[Exchange]) -> dict[tuple[str, ...], list[Exchange]]:
+    """Return the rows that a query is about, by group; times are whole hours here."""
+    groups: dict[tuple[str, ...], list[Exchange]] = defaultdict(list)
+    for row in found:
+        is_in_time = (query.since or 0) <= row.at < (query.until or math.inf)
+        if is_in_time and query.tag in (None, row.tag):
+            groups[group_of(row, query.by)].append(row)
+    return groups
+
+
+def summed(group: tuple[str, ...], of: list[Exchange]) -> Line:
+    """Add rows up one by one, as the words of `Line` say it."""
+    return Line(
+        group,
+        calls=len(of),
+        moved=sum(row.served not in ("", row.baseline) for row in of),
+        could_move=sum(row.would != "" for row in of),
+        failed=sum(row.result == "error" for row in of),
+        estimated=sum(row.certainty == "estimated" for row in of),
+        faults=sum(row.fault != "" for row in of),
+        spent_nusd=sum(row.spent_nusd for row in of),
+        baseline_nusd=sum(row.baseline_nusd for row in of),
+        saved_nusd=sum(row.saved_nusd for row in of),
+        could_nusd=sum(row.could_nusd for row in of),
+        discarded_nusd=sum(row.discarded_nusd for row in of),
+        assumed_nusd=sum(row.baseline_nusd for row in of if row.baseline_how == "assumed"),
+        input_tokens=sum(row.input_tokens for row in of),
+        output_tokens=sum(row.output_tokens for row in of),
+    )
+
+
+@kinds
+@given(found=rows, asked=st.lists(queries, min_size=1, max_size=4))
+@example(found=[], asked=[Query(), Query(by=("tag",))])
+@settings(max_examples=40)
+def test_sums_by_any_group_are_the_sums_over_the_rows(
+    kind: str, found: list[Exchange], asked: list[Query]
+) -> None:
+    with opened(kind) as store:
+        for at, row in enumerate(found):
+            if at % 2:
+                store.post(Record(row))
+            else:
+                store.write(Record(row), may_wait=True)
+        for query in asked:
+            lines = store.sums(query)
+            by_size = sorted(lines, key=lambda line: (-line.baseline_nusd, -line.calls))
+
+            assert {group: summed(group, of) for group, of in chosen(query, found).items()} == {
+                line.group: line for line in lines
+            }
+            assert [line.baseline_nusd for line in by_size] == [line.baseline_nusd for line in lines]
+
+
+@kinds
+@given(found=rows, query=queries)
+@settings(max_examples=30)
+def test_latencies_are_quantiles_of_what_was_answered(kind: str, found: list[Exchange], query: Query) -> None:
+    expected = {}
+    for group, of in chosen(query, found).items():
+        answered = sorted(row.latency_s for row in of if row.result == "ok")
+        if answered:
+            expected[group] = tuple(answered[math.ceil(share * len(answered)) - 1] for share in (0.50, 0.95))
+    with opened(kind) as store:
+        write(store, *map(Record, found))
+
+        assert expected == store.latencies(query)
+
+
+def test_sums_count_hours_that_begin_within_the_time_asked_for(store: Store) -> None:
+    write(store, *(Record(exchange(at=NOW + minutes * 60)) for minutes in (-1, 0, 59, 60)))
+
+    assert [3, 1, 3] == [
+        store.sums(query)[0].calls
+        for query in (Query(since=NOW - 1), Query(since=NOW + 1), Query(since=NOW - HOUR_S, until=NOW + 1))
+    ]
+
+
+def test_sums_cannot_be_grouped_by_what_is_unknown() -> None:
+    with pytest.raises(
+        ValueError, match="cannot group by 'model'; expected one of asked, day, hour, key, mode"
+    ):
+        Query(by=("tag", "model"))
+
+
+def test_pins_tell_which_model_made_a_tool_call(store: Store) -> None:
+    write(
+        store,
+        Record(exchange(served="m1"), ("toolu_1", "toolu_2")),
+        Record(exchange(served="m2"), ("toolu_3",)),
+    )
+    store.post(Record(exchange(served="m3"), ("toolu_4",)))
+    store.flush()
+
+    assert {"toolu_1": "m1", "toolu_3": "m2", "toolu_4": "m3"} == store.known(
+        "", ("toolu_1", "toolu_3", "toolu_4", "toolu_5"), NOW
+    ).pins
+    assert {} == store.known("", (), NOW).pins
+
+
+def test_a_long_conversation_has_more_tool_calls_than_a_statement_has_parameters(store: Store) -> None:
+    write(store, Record(exchange(served="m1"), ("toolu_1", "'; DROP TABLE pin; --")))
+
+    assert {"'; DROP TABLE pin; --": "m1"} == store.known(
+        "", [f"toolu_{number}" for number in range(2, 40_000)] + ["'; DROP TABLE pin; --"], NOW
+    ).pins
+
+
+def test_what_nobody_served_pins_nothing(store: Store) -> None:
+    write(store, Record(exchange(served=""), ("toolu_1",)))
+
+    assert {} == store.known("", ("toolu_1",), NOW).pins
+
+
+def test_a_tags_baseline_is_the_model_it_asked_for_most(store: Store) -> None:
+    asked = {"mode": "observe", "tag": "mail"}
+    usual = [exchange(asked="opus", **asked), exchange(asked="opus", **asked, at=NOW - DAY_S)]
+    others = [
+        exchange(asked="sonnet", **asked),
+        *(exchange(asked="auto", mode="auto", tag="mail") for _ in range(3)),
+        *(exchange(asked="broken", **asked, result="error") for _ in range(3)),
+        *(exchange(asked="old", **asked, at=NOW - 15 * DAY_S) for _ in range(3)),
+        *(exchange(asked="other", mode="observe", tag="chat") for _ in range(3)),
+    ]
+    write(store, *map(Record, usual + others))
+
+    assert ["opus", "other", None, None] == [
+        store.known(tag, (), NOW).baseline for tag in ("mail", "chat", "new", "")
+    ]
+
+
+def test_what_changes_slowly_is_remembered_for_a_second(store: Store) -> None:
+    learned = Record(exchange(tag="mail", mode="observe", asked="opus"), (), Measured("new", 20_000, 25_000))
+    before = store.known("mail", (), NOW)
+    write(store, learned)
+
+    assert [before, before] == [store.known("mail", (), NOW), store.known("mail", (), NOW + 0.9)]
+    for at in (NOW + 1.1, NOW + 0.05):  # later, or after the clock was set back
+        assert ("opus", {"new": 1.25}) == (
+            store.known("mail", (), at).baseline,
+            store.known("mail", (), at).corrections,
+        )
+
+
+def test_many_tags_do_not_fill_the_memory_and_each_is_answered(store: Store) -> None:
+    write(store, Record(exchange(tag="mail", mode="observe", asked="opus")))
+    assert [None] * 10_100 == [store.known(f"tag {number}", (), NOW).baseline for number in range(10_100)]
+
+    assert "opus" == store.known("mail", (), NOW).baseline
+
+
+@pytest.mark.parametrize(
+    ("measured", "corrections"),
+    [
+        pytest.param([("new", 10_000, 19_999)], {}, id="too few tokens"),
+        pytest.param([("new", 10_000, 20_000)], {"new": 2.0}, id="enough"),
+        pytest.param([("new", 10_000, 12_000), ("new", 6_000, 12_000)], {"new": 1.5}, id="added up"),
+        pytest.param([("new", 20_000, 25_000), ("old", 1, 2)], {"new": 1.25}, id="each tokenizer alone"),
+        pytest.param([("new", 0, 90_000)], {}, id="nothing estimated"),
+    ],
+)
+def test_token_ratios_are_learned_from_enough_tokens(
+    store: Store, measured: list[tuple[str, int, int]], corrections: dict[str, float]
+) -> None:
+    write(store, *(Record(exchange(), (), Measured(*each)) for each in measured))
+
+    assert corrections == store.known("", (), NOW).corrections
+
+
+@kinds
+def test_what_is_past_its_time_goes_but_sums_stay(kind: str) -> None:
+    clock = Clock()
+    with opened(kind, clock) as store:
+        old, young = exchange(at=NOW - 31 * DAY_S, served="m1"), exchange(at=NOW - 29 * DAY_S, served="m2")
+        lost = entry(exchange(at=NOW - 31 * DAY_S), message_id="msg_lost", charges=(Charge("b", "w", 1),))
+        for row in (old, young):
+            attempt = entry(row, message_id=f"msg {row.served}", charges=(Charge("b", "w", 1),))
+            write(store, Settle(attempt), Record(row, (f"toolu_{row.served}",)))
+        write(store, Settle(lost))
+        clock.now += 120
+        write(store, Settle(entry(young, id=new_id(NOW, rng), message_id="msg_any")))
+        store.flush()
+
+        assert [None, young] == [story and story.exchange for story in map(store.find, (old.id, young.id))]
+        assert 2 == store.sums(Query())[0].calls
+        again = exchange(id=old.id, at=old.at)  # its entries and charges went with it
+        write(store, Record(again))
+        assert Story(again, ()) == store.find(old.id)
+        assert None is store.find("msg m1")
+        write(store, Record(exchange(id=lost.exchange_id)))
+        assert None is store.find("msg_lost")
+
+
+def test_the_garbage_collector_may_post(store: Store) -> None:
+    class Stream:
+        """Something whose loss is recorded."""
+
+        me: Stream
+
+    row = exchange(result="abandoned")
+    attempt = entry(row, certainty="estimated")
+    stream = Stream()
+    stream.me = stream
+    weakref.finalize(stream, lambda: [store.post(Settle(attempt)), store.post(Record(row))])
+    del stream
+    gc.collect()
+
+    assert Story(row, (attempt,)) == store.find(row.id)
+
+
+def test_posts_from_inside_writes_arrive(store: Store) -> None:
+    posted = [exchange() for _ in range(50)]
+    waiting = iter(posted)
+
+    def collected(phase: str, _: dict[str, int]) -> None:
+        row = next(waiting, None) if phase == "start" else None
+        if row is not None:
+            store.post(Record(row))
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(collected)
+    gc.set_threshold(5, 1, 1)
+    try:
+        while next(waiting, None) is None and waiting.__length_hint__() > 0:
+            store.write(Record(exchange()), may_wait=True)
+        for _ in range(100):
+            store.write(Record(exchange()), may_wait=True)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(collected)
+    assert next(waiting, None) is None
+
+    store.flush()
+    missing = [row for row in posted if store.find(row.id) is None]
+    assert len(missing) <= 1
+
+
+@kinds
+def test_threads_write_each_row_once(kind: str) -> None:
+    with opened(kind) as store:
+
+        def work(thread: int) -> list[Exchange]:
+            mine = []
+            for turn in range(200):
+                row = exchange(tag=f"t{thread % 3}", spent_nusd=thread * 1000 + turn, input_tokens=turn)
+                mine.append(row)
+                attempt = entry(row)
+                if turn % 10 == 9:
+                    store.post(Settle(attempt))
+                    store.post(Record(row))
+                else:
+                    store.write(Settle(attempt), may_wait=turn % 2 == 0)
+                    store.write(Record(row), may_wait=turn % 2 == 0)
+                if turn % 50 == 0:
+                    store.known("t0", ("toolu_1",), NOW)
+            return mine
+
+        with ThreadPoolExecutor(16) as pool:
+            written = [row for mine in pool.map(work, range(16)) for row in mine]
+        store.flush()
+
+        assert {("t0",), ("t1",), ("t2",)} == set(sums_of(store, "tag"))
+        for tag in ("t0", "t1", "t2"):
+            mine = [row for row in written if row.tag == tag]
+            assert summed((tag,), mine) == sums_of(store, "tag")[tag,]
+        for row in written[:: len(written) // 50]:
+            story = store.find(row.id)
+            assert story is not None
+            assert (row, 1) == (story.exchange, len(story.entries))
+
+
+@pytest.mark.parametrize("given_", [{"tag": "\ud800"}, {"spent_nusd": 2**63}, {"asked": None}], ids=repr)
+def test_a_row_that_cannot_be_stored_is_refused_and_takes_no_other_with_it(
+    store: Store, given_: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = exchange(session="a secret", **given_)
+    with pytest.raises(StoreError):
+        store.write(Record(bad), may_wait=True)
+    good = [exchange() for _ in range(4)]
+    for row in (*good[:2], bad, *good[2:]):
+        store.post(Record(row))
+    store.flush()
+    after = exchange()
+    store.post(Record(after))
+
+    assert [(Story(row, ())) for row in (*good, after)] == [store.find(row.id) for row in (*good, after)]
+    assert None is store.find(bad.id)
+    assert 5 == store.sums(Query())[0].calls
+    assert ["1 ledger rows were not written to"] == [record.getMessage()[:33] for record in caplog.records]
+    assert "a secret" not in caplog.text
+
+
+def test_a_closed_store_can_be_used_and_closed_again(store: Store) -> None:
+    store.close()
+    row = exchange()
+    write(store, Record(row))
+    store.post(Record(replace(row, id=new_id(NOW, rng))))
+
+    assert Story(row, ()) == store.find(row.id)
+    assert 2 == store.sums(Query())[0].calls
+    store.close()
+    store.close()

@@ -1,0 +1,43 @@
+"""What the documents say is what the program does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from leastwise.config import load
+
+ROOT = Path(__file__).resolve().parents[2]
+TOML_BLOCKS = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", ["cli", "configuration"])
+def test_generated_pages_are_up_to_date(page: str) -> None:
+    program = f"import runpy; print(runpy.run_path('docs/make.py')['{page}_page'](), end='')"
+    environ = {**os.environ, "COLUMNS": "80", "PYTHONPATH": str(ROOT / "src")}
+    ran = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", program], cwd=ROOT, env=environ, check=True, capture_output=True, text=True
+    )
+    assert ran.stdout == (ROOT / "docs" / f"{page}.md").read_text("utf-8"), "run: python docs/make.py"
+
+
+def test_the_readme_has_configurations() -> None:
+    assert len(TOML_BLOCKS) >= 3
+
+
+@pytest.mark.parametrize("block", TOML_BLOCKS, ids=range(len(TOML_BLOCKS)))
+def test_the_readmes_configurations_load(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "leastwise.toml"
+    path.write_text(block, "utf-8")
+    assert load(path, {}, cwd=tmp_path).files == (path,)
+
+
+def test_links_inside_the_repository_lead_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
