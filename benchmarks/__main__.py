@@ -22,7 +22,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("name", choices=["all", *BENCHMARKS])
     parser.add_argument("--write", action="store_true", help="keep the result in benchmarks/results")
-    parser.add_argument("--turns", type=int, default=15, help="how often each program takes its turn")
+    parser.add_argument("--turns", type=int, default=40, help="how often each program takes its turn")
     parser.add_argument("--wait", type=float, default=60, help="seconds to wait for a quiet machine, in all")
     options = parser.parse_args()
     names = list(BENCHMARKS) if options.name == "all" else [options.name]

@@ -48,7 +48,7 @@ _LONG: Final = {
     _UNSURE: "It still comes out a cent too low on the second line. Have another look.",
 }
 _PROSE: Final = (
-    "The supplier in Zürich delivers on Thursdays, and twice in March nobody was there to sign. ",
+    "The supplier in Zurich delivers on Thursdays, and twice in March nobody was there to sign. ",
     "Invoices above a thousand francs go to Irene first; she answers within the day. ",
     "We agreed that the old price list stays valid until the stock of blue boxes is gone. ",
     "The lift has been out since Monday, so pallets wait in the yard, covered when it rains. ",
@@ -225,9 +225,9 @@ def _semantic_router() -> Iterator[Subject]:
     ask = _middle_ask()
     blocking = package.IndexedRouter(encoder=encoder(), routes=routes)
     on_loop = package.IndexedRouter(encoder=encoder(), routes=routes)
-    yield Subject(_ASYNC, lambda _: on_loop.acall(ask), calls=300, is_async=True)
-    yield Subject(_SYNC, lambda _: blocking(ask), calls=300)
-    yield Subject(_ENCODER, lambda _: encode([ask]), calls=300)
+    yield Subject(_ASYNC, lambda _: on_loop.acall(ask), calls=60, is_async=True)
+    yield Subject(_SYNC, lambda _: blocking(ask), calls=60)
+    yield Subject(_ENCODER, lambda _: encode([ask]), calls=60)
 
 
 def _hashed_words(numpy: Any) -> Callable[[list[str]], list[list[float]]]:
@@ -266,7 +266,7 @@ def _routellm() -> Iterator[Subject]:
     module.OPENAI_CLIENT = SimpleNamespace(embeddings=SimpleNamespace(create=lambda **_: answer))
     model = module.MFModel(dim=128, num_models=64, text_dim=1536, num_classes=1, use_proj=True).eval()
     ask = _middle_ask()
-    yield Subject(_MF, lambda _: model.pred_win_rate(1, 2, ask), calls=1_000)
+    yield Subject(_MF, lambda _: model.pred_win_rate(1, 2, ask), calls=60)
 
 
 def _middle_ask() -> str:

@@ -33,7 +33,7 @@ from leastwise.steps import Send, Settle
 from leastwise.stores.sqlite import SqliteStore
 
 _LIMIT_US: Final = 250.0
-_CALLS: Final = 400
+_CALLS: Final = 300
 _HEADERS: Final = {"x-api-key": "none", "anthropic-version": "2026-10-21"}
 _ASK: Final = (
     "Is this spam? Dear customer, your parcel is waiting at our depot. Pay the fee of 1.99 within two days, "

@@ -47,7 +47,7 @@ class Subject:
     name: str
     call: Callable[[Any], Any]
     fresh: Callable[[], Any] = lambda: None
-    calls: int = 2_000
+    calls: int = 300
     is_async: bool = False
 
 
@@ -175,8 +175,8 @@ def side_by_side(subjects: Sequence[Subject], *, turns: int, quiet: Quiet) -> di
         gc.collect()
         gc.freeze()  # what others imported shall not lengthen our collections
         for _ in range(turns):
+            quiet.wait()
             for subject in subjects:
-                quiet.wait()
                 found[subject.name].append(_turn(subject, subject.calls, loop))
         gc.unfreeze()
     return {name: timing_of(rounds) for name, rounds in found.items()}

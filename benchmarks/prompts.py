@@ -2,9 +2,10 @@
 
 The prompts come from a table that is not part of the project (`LEASTWISE_DATA`); they are
 written to a temporary file, given to `leastwise route --file`, and only figures are kept.
-Each set is routed with the default settings and with `preset = "reference"`, as bare
-prompts and with the table's label as the task's description. A label such as `coding`
-stands in for what a caller would tell; it is often just the name of a subject.
+Each set is routed with the default settings and with `preset = "reference"`: as bare
+prompts, with the table's label as the task's description, and with the size of the answer
+told. A label such as `coding` stands in for what a caller would tell; it is often just the
+name of a subject.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ _SETS: Final[Mapping[str, tuple[str, ...]]] = {
     "self-instruct seeds (no users)": ("self_instruct_seed",),
 }
 _PRESETS: Final = {"default": "schema = 1\n", "reference": 'schema = 1\npreset = "reference"\n'}
-_TOLD: Final = {False: "bare", True: "described"}
+_BARE, _DESCRIBED, _SIZED = "bare", "described", "size told"
 _ASSUMED: Final = (300, 1_000)
 
-_Key = tuple[str, str, bool, int]
+#: Set, preset, what is told, assumed tokens of an answer.
+_Key = tuple[str, str, str, int]
 
 
 def measure(_turns: int, quiet: Quiet) -> Result | None:
@@ -44,7 +46,7 @@ def measure(_turns: int, quiet: Quiet) -> Result | None:
     rows = _rows(Path(data, _TABLE))
     with tempfile.TemporaryDirectory() as folder:
         found = dict(_routed(rows, Path(folder)))
-    whole = found[_REAL, "default", False, _ASSUMED[0]]
+    whole = found[_REAL, "default", _BARE, _ASSUMED[0]]
     return Result(
         name="prompts",
         title="Where real users' prompts go",
@@ -56,15 +58,18 @@ def measure(_turns: int, quiet: Quiet) -> Result | None:
             ),
             (
                 "Share of money: what the calls of a tier would cost at the baseline, of all calls' "
-                "cost there. Saved: at list prices, of the baseline's cost. Quality was not measured: this tells "
-                "where prompts go, not whether the answers are as good."
+                "cost there. Saved: at list prices, of the baseline's cost. Quality was not measured: this "
+                "tells where prompts go, not whether the answers are as good."
             ),
             (
                 "Prompt tokens are our estimate, and its error cannot be known here: no tokenizer is "
                 f"published. Answers are assumed to have {_ASSUMED[0]} tokens; the last table shows "
                 "what another size does."
             ),
-            "Described: the data's own label as `task`, a stand-in for what a caller would tell.",
+            (
+                "Described: the data's own label as `task`, a stand-in for what a caller would tell. "
+                f"Size told: `expected_output_tokens` = {_ASSUMED[0]} for every prompt."
+            ),
         ),
         tables=(_by_tier(found), _by_source(found), _by_reason(found), _by_size(found)),
         figures=(),
@@ -87,19 +92,24 @@ def _routed(rows: Sequence[Mapping[str, str]], folder: Path) -> Iterator[tuple[_
         config = folder / f"{preset}.toml"
         config.write_text(text, encoding="utf-8")
         for name, sources in _SETS.items():
-            for is_told in _TOLD:
+            for told in (_BARE, _DESCRIBED, _SIZED):
                 chosen = [row for row in rows if row["source"] in sources]
-                file = _export(chosen, folder / "prompts.jsonl", is_told=is_told)
+                file = _export(chosen, folder / "prompts.jsonl", told)
                 for assumed in _ASSUMED if name == _REAL else _ASSUMED[:1]:
-                    yield (name, preset, is_told, assumed), _route(file, config, assumed, folder)
+                    yield (name, preset, told, assumed), _route(file, config, assumed, folder)
 
 
-def _export(rows: Sequence[Mapping[str, str]], path: Path, *, is_told: bool) -> Path:
+def _export(rows: Sequence[Mapping[str, str]], path: Path, told: str) -> Path:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            task = {"task": row["label"].replace("_", " ")} if is_told else {}
-            file.write(json.dumps({"prompt": row["text"], **task}) + "\n")
+            file.write(json.dumps({"prompt": row["text"], **_task(row, told)}) + "\n")
     return path
+
+
+def _task(row: Mapping[str, str], told: str) -> dict[str, Any]:
+    if told == _DESCRIBED:
+        return {"task": row["label"].replace("_", " ")}
+    return {"task": {"expected_output_tokens": _ASSUMED[0]}} if told == _SIZED else {}
 
 
 def _route(file: Path, config: Path, assumed: int, folder: Path) -> dict[str, Any]:
@@ -135,8 +145,8 @@ def _shares(one: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def _by_tier(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
     rows = [
-        (preset, _TOLD[is_told], tier, *_shares(one), f"{one['cost_usd']:.4f}", f"{one['baseline_usd']:.4f}")
-        for (name, preset, is_told, assumed), answer in found.items()
+        (preset, told, tier, *_shares(one), f"{one['cost_usd']:.4f}", f"{one['baseline_usd']:.4f}")
+        for (name, preset, told, assumed), answer in found.items()
         if (name, assumed) == (_REAL, _ASSUMED[0])
         for tier, one in [*answer["tiers"].items(), ("all", answer["total"])]
     ]
@@ -146,7 +156,7 @@ def _by_tier(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
 
 def _by_source(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
     rows = []
-    for (name, preset, is_told, assumed), answer in found.items():
+    for (name, preset, told, assumed), answer in found.items():
         if assumed != _ASSUMED[0]:
             continue
         calls = [f"{one['calls']}" for one in answer["tiers"].values()]
@@ -156,7 +166,7 @@ def _by_source(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
             (
                 name,
                 preset,
-                _TOLD[is_told],
+                told,
                 " / ".join(calls),
                 " / ".join(money),
                 _percent(unsure["share_of_calls"]),
@@ -179,8 +189,8 @@ def _by_source(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
 
 def _by_reason(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
     rows = [
-        (preset, _TOLD[is_told], code, *_shares(one))
-        for (name, preset, is_told, assumed), answer in found.items()
+        (preset, told, code, *_shares(one))
+        for (name, preset, told, assumed), answer in found.items()
         if (name, assumed) == (_REAL, _ASSUMED[0])
         for code, one in sorted(answer["reasons"].items(), key=lambda item: -item[1]["calls"])
     ]
@@ -193,8 +203,8 @@ def _by_reason(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
 
 def _by_size(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
     rows = [
-        (preset, _TOLD[is_told], f"{assumed:,}", f"{answer['total']['baseline_usd']:.4f}", _saved(answer))
-        for (name, preset, is_told, assumed), answer in found.items()
+        (preset, told, f"{assumed:,}", f"{answer['total']['baseline_usd']:.4f}", _saved(answer))
+        for (name, preset, told, assumed), answer in found.items()
         if name == _REAL
     ]
     head = ("preset", "prompts", "tokens of an answer, assumed", "baseline $", "saved")
@@ -202,21 +212,33 @@ def _by_size(found: Mapping[_Key, Mapping[str, Any]]) -> Table:
 
 
 def _reading(found: Mapping[_Key, Mapping[str, Any]]) -> Iterator[str]:
-    bare, told = (found[_REAL, "default", is_told, _ASSUMED[0]] for is_told in (False, True))
-    reference = found[_REAL, "reference", False, _ASSUMED[0]]
-    unsure = bare["unsure"]
+    bare, described, sized = (
+        found[_REAL, "default", told, _ASSUMED[0]] for told in (_BARE, _DESCRIBED, _SIZED)
+    )
+    reference = found[_REAL, "reference", _BARE, _ASSUMED[0]]
     yield (
-        f"Bare, {_percent(unsure['share_of_calls'])} of these prompts are unsure and stay with the baseline, "
-        f"so {_saved(bare)} is saved; with a description {_percent(told['unsure']['share_of_calls'])} and "
-        f"{_saved(told)}. Hard one-off questions of strangers are what phrases say least about."
+        f"Bare, {_unsure(bare)} of these prompts are unsure and stay with the baseline: {_saved(bare)} is "
+        f"saved. With the label as description it is {_unsure(described)}, and {_saved(described)} is saved. "
+        "Strangers' one-off questions are what phrases say least about; nothing is guessed cheap for it."
     )
     yield (
-        f"The reference preset leaves nothing unsure and would save {_saved(reference)} by sending "
-        f"{_percent(reference['tiers']['haiku']['share_of_calls'])} of the calls to haiku, mostly for being "
-        "short; Arena-Hard is made of prompts that separate strong models from weak ones, "
-        "so read that as risk taken, not as money won."
+        f"Told that answers have {_ASSUMED[0]} tokens, signals decide: {_unsure(sized)} unsure, "
+        f"{_saved(sized)} saved. Size says nothing of difficulty, so this is the caller's risk."
+    )
+    yield (
+        f"The reference preset is never unsure: {_tier_share(reference, 'sonnet')} of the calls go to "
+        f"sonnet and {_tier_share(reference, 'haiku')} to haiku, {_saved(reference)} saved. Arena-Hard was "
+        "chosen to tell strong models from weak ones: read that as risk taken, not as money won."
     )
     yield (
         "Share of calls is not share of money: each row gives both. "
         "Neither says how an agent's or a pipeline's own traffic would split; try it with your own file."
     )
+
+
+def _unsure(answer: Mapping[str, Any]) -> str:
+    return _percent(answer["unsure"]["share_of_calls"])
+
+
+def _tier_share(answer: Mapping[str, Any], tier: str) -> str:
+    return _percent(answer["tiers"][tier]["share_of_calls"])

@@ -8,11 +8,13 @@ installation. Nothing is configured; home and state are an empty folder.
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -20,11 +22,12 @@ from typing import Final
 from benchmarks.measure import LEASTWISE, Figure, Quiet, Result, Table, environ_in
 
 _BARE: Final = "python -c pass"
+_ROUTE: Final = 'leastwise route "Is this spam?"'
 _COMMANDS: Final[dict[str, tuple[str, ...]]] = {
     _BARE: (sys.executable, "-c", "pass"),
     "import leastwise": (sys.executable, "-c", "import leastwise"),
     "leastwise --help": (*LEASTWISE, "--help"),
-    'leastwise route "Is this spam?"': (*LEASTWISE, "route", "Is this spam?"),
+    _ROUTE: (*LEASTWISE, "route", "Is this spam?"),
 }
 _LIMITS_MS: Final = dict(zip([*_COMMANDS][1:], (150.0, 300.0, 400.0), strict=True))
 _LEAST_TURNS: Final = 10
@@ -32,19 +35,23 @@ _IMPORT: Final = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \| +(\S+)")
 _SHOWN: Final = 8
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One start: milliseconds from start to exit, and those that a processor worked for it."""
+
+    wall_ms: float
+    cpu_ms: float
+
+
 def measure(turns: int, quiet: Quiet) -> Result:
     """Return how long each command takes over a bare interpreter."""
-    turns = max(turns, _LEAST_TURNS)
+    turns = max(turns // 2, _LEAST_TURNS)
     with tempfile.TemporaryDirectory() as folder:
         found = _interleaved(Path(folder), turns, quiet)
         slowest = _slowest_imports(Path(folder))
-    bare = median(found[_BARE])
-    over = {name: median(found[name]) - bare for name in _LIMITS_MS}
-    rows = tuple(
-        (name, f"{median(ms):.0f}", f"{min(ms):.0f}", f"{max(ms):.0f}", f"{median(ms) - bare:.0f}")
-        for name, ms in found.items()
-    )
-    head = ("ms", "median", "least", "most", "median over bare")
+    wall = {name: median(run.wall_ms for run in runs) for name, runs in found.items()}
+    over = {name: wall[name] - wall[_BARE] for name in _LIMITS_MS}
+    head = ("ms", "median", "least", "most", "median over bare", "CPU, median")
     return Result(
         name="start",
         title="Starting",
@@ -55,11 +62,11 @@ def measure(turns: int, quiet: Quiet) -> Result:
             ),
             (
                 "One run of each before the first turn, so that bytecode and files are in memory: "
-                "cold is the process, not the disk."
+                "cold is the process, not the disk. CPU tells what a busy machine adds to wall time."
             ),
         ),
         tables=(
-            Table("Wall time from start to exit", head, rows),
+            Table("Wall time from start to exit", head, tuple(_rows(found, wall[_BARE]))),
             Table(
                 "Where the time of `route` goes: modules by their own import time",
                 ("module", "ms, itself", "ms, with what it imports"),
@@ -70,9 +77,9 @@ def measure(turns: int, quiet: Quiet) -> Result:
             Figure(f"{name}, over bare", limit, over[name], "ms") for name, limit in _LIMITS_MS.items()
         ),
         reading=(
-            f"The bare interpreter takes {bare:.0f} ms here; a user waits for both.",
+            f"The bare interpreter takes {wall[_BARE]:.0f} ms here; a user waits for both.",
             (
-                f"A single `route` costs {over[[*over][2]]:.0f} ms of start for a decision of microseconds: "
+                f"A single `route` costs {over[_ROUTE]:.0f} ms of start for a decision of microseconds: "
                 "for many prompts give a file, or use the library."
             ),
             "`-X importtime` slows what it measures; its rows tell the order, not the sum.",
@@ -82,31 +89,41 @@ def measure(turns: int, quiet: Quiet) -> Result:
     )
 
 
-def _interleaved(folder: Path, turns: int, quiet: Quiet) -> dict[str, list[float]]:
+def _rows(found: dict[str, list[_Run]], bare_ms: float) -> Iterator[tuple[str, ...]]:
+    for name, runs in found.items():
+        wall = sorted(run.wall_ms for run in runs)
+        cpu = median(run.cpu_ms for run in runs)
+        times = (median(wall), wall[0], wall[-1], median(wall) - bare_ms, cpu)
+        yield name, *(f"{ms:.0f}" for ms in times)
+
+
+def _interleaved(folder: Path, turns: int, quiet: Quiet) -> dict[str, list[_Run]]:
     environ = environ_in(folder)
-
-    def start(command: tuple[str, ...]) -> None:
-        subprocess.run(command, cwd=folder, env=environ, check=True, capture_output=True)  # noqa: S603 - our own
-
     for command in _COMMANDS.values():
-        start(command)
-    found: dict[str, list[float]] = {name: [] for name in _COMMANDS}
+        _start(command, folder, environ)
+    found: dict[str, list[_Run]] = {name: [] for name in _COMMANDS}
     for _ in range(turns):
         quiet.wait()
         for name, command in _COMMANDS.items():
-            found[name].append(_ms(start, command))
+            found[name].append(_start(command, folder, environ))
     return found
 
 
-def _ms(start: Callable[[tuple[str, ...]], None], command: tuple[str, ...]) -> float:
-    begin = time.perf_counter()
-    start(command)
-    return (time.perf_counter() - begin) * 1000
+def _start(command: tuple[str, ...], folder: Path, environ: dict[str, str]) -> _Run:
+    cpu_s, begin = _children_s(), time.perf_counter()
+    subprocess.run(command, cwd=folder, env=environ, check=True, capture_output=True)  # noqa: S603 - our own
+    wall_s = time.perf_counter() - begin
+    return _Run(wall_s * 1000, (_children_s() - cpu_s) * 1000)
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _slowest_imports(folder: Path) -> tuple[tuple[str, str, str], ...]:
     """Return the modules that `route` waits for longest."""
-    python, *rest = _COMMANDS[[*_COMMANDS][-1]]
+    python, *rest = _COMMANDS[_ROUTE]
     done = subprocess.run(  # noqa: S603 - our own command
         [python, "-X", "importtime", *rest],
         cwd=folder,

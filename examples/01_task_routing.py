@@ -31,7 +31,7 @@ for task, prompt in TASKS:
     print(f"Why:     {outcome.reasons[-1]}")
     print(f"Model:   {outcome.model}")
     print(f"Tokens:  {outcome.input_tokens} in, {outcome.output_tokens} out, ~${outcome.cost_usd:.6f}")
-    print(f"Result:  {' '.join(text.split())[:60]}\n")
+    print(f"Result:  {' '.join(text.split())[:59]}\n")
     spent += outcome.cost_usd
     instead += outcome.baseline_usd
 print(f"Total:   ~${spent:.6f}; all of it on the top tier ~${instead:.6f}. Same quality: not measured.")

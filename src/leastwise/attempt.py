@@ -31,6 +31,7 @@ from leastwise.steps import Lease, Record, Relayed, Settle, Sleep, Steps, relay,
 
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 8.0
+_DOUBLINGS: Final = 4  # from the first pause to the longest
 _LONGEST_HINT_S: Final = 60.0
 _JITTER: Final = 0.25
 
@@ -110,8 +111,9 @@ class _Sent:
     def entry(self, facts: Facts, *, status: int, request_id: str = "") -> Entry:
         """Return the entry for an answer: exact when it arrived whole, else estimated upwards."""
         model = facts.model or self.request.model
-        certainty: Certainty = "exact" if facts.is_complete else "estimated"
-        usage = facts.usage if facts.is_complete else self._estimate(facts)
+        is_told = facts.is_complete and facts.usage != Usage()
+        certainty: Certainty = "exact" if is_told else "estimated"
+        usage = facts.usage if is_told else self._estimate(facts)
         return self._entry(model, usage, certainty, status=status, facts=facts, request_id=request_id)
 
     def failed(self, failure: UpstreamFailure) -> Entry:
@@ -129,9 +131,9 @@ class _Sent:
         return self.entry(Facts(), status=0, request_id=request_id)
 
     def _estimate(self, facts: Facts) -> Usage:
-        """Return usage of an answer that broke off: input as reported, else its bound; output at most.
+        """Return usage of an answer that broke off or did not tell: input as reported, else its bound.
 
-        Output is the largest of the last report, what was seen, and what the model could
+        Output is at most the largest of the last report, what was seen, and what the model could
         have produced by now, thinking that is never shown included; at most `max_tokens`.
         """
         elapsed_s = max(0.0, self.terms.clock() - self.at)
@@ -140,7 +142,7 @@ class _Sent:
             facts.visible_bytes // _BYTES_PER_TOKEN,
             int(elapsed_s * _TOKENS_PER_S),
         )
-        usage = facts.usage if facts.model else Usage(input_tokens=prompt_bound(self.request))
+        usage = facts.usage if facts.usage.prompt_tokens else Usage(input_tokens=prompt_bound(self.request))
         return replace(usage, output_tokens=min(output, max(_cap(self.request), facts.usage.output_tokens)))
 
     def _entry(
@@ -173,9 +175,11 @@ class _Sent:
         try:
             return cost(usage, model, at, book, provider=self.upstream)
         except UnknownPriceError:
-            if self.counts_unpriced:
-                return Cost(0, "")
-            raise
+            # A part of the answer ran on a model nobody knows, or we are off: an answer that is
+            # paid for is never withheld for want of a price.
+            if usage.iterations:
+                return self._price(model, replace(usage, iterations=()))
+            return Cost(0, "")
 
 
 def attempt(
@@ -286,7 +290,7 @@ def pause_s(headers: Mapping[str, str], turn: int, rng: random.Random, now: floa
     hinted = _hinted_pause_s(headers, now)
     if hinted is not None and 0 < hinted <= _LONGEST_HINT_S:
         return hinted
-    pause = min(_FIRST_PAUSE_S * 2.0**turn, _LONGEST_PAUSE_S)
+    pause = min(_FIRST_PAUSE_S * 2.0 ** min(turn, _DOUBLINGS), _LONGEST_PAUSE_S)
     return pause * (1 - _JITTER * rng.random())
 
 
@@ -301,6 +305,6 @@ def _hinted_pause_s(headers: Mapping[str, str], now: float) -> float | None:
             pass
         try:
             return parsedate_to_datetime(text).timestamp() - now
-        except ValueError:
+        except (ValueError, OverflowError):
             continue
     return None

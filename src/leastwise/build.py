@@ -12,11 +12,13 @@ import os
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -24,8 +26,8 @@ from leastwise import account
 from leastwise.attempt import Call, Terms, moment
 from leastwise.client import Desk
 from leastwise.compile import misfit
-from leastwise.config import Config, load, policy, price_book
-from leastwise.errors import ConfigError
+from leastwise.config import Config, Upstream, load, policy, price_book
+from leastwise.errors import ConfigError, LeastwiseError
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Code, Decision, Mode, Outcome, Reason, Task
 from leastwise.ledger import new_id
@@ -42,6 +44,8 @@ _log: Final = logging.getLogger(__name__)
 #: The upstream that stands for the client the caller brought.
 OWN_UPSTREAM: Final = "anthropic"
 
+_OBSERVING: Final = "OBSERVING: every call goes to the model it asked for."
+_SWITCH_ON: Final = "Switch on: leastwise on"
 _RELOAD_S: Final = 1.0
 _OBSERVED_S: Final = 7 * 24 * 3600
 
@@ -81,8 +85,8 @@ class Runtime:
         self._reload = reload
         self._looked_at = clock()
         self._seen = _stamps(config)
-        self._others: dict[str, Any] = {}
-        self._has_said = False
+        self._others: WeakKeyDictionary[object, dict[Upstream, Any]] = WeakKeyDictionary()
+        self._unsaid = [True]  # popped once, by whoever says it: `list.pop` is atomic
         self._adopt(config)
 
     @classmethod
@@ -101,28 +105,29 @@ class Runtime:
         book, models = price_book(config), load_models()
         check_ladder(config.ladder, moment(self._clock()), book)
         rules = policy(config)
-        self.router = Router(
+        self.router = router = Router(
             config.ladder,
             rules,
             prices=book,
             models=models,
             fits=lambda request, model: misfit(request, model, models),
         )
+
+        def decide(  # noqa: PLR0917 - the shape of `Terms.decide`
+            request: Request, task: Task, read: Features, known: Known, at: datetime, draw: float
+        ) -> Decision:
+            return router.decide(request, task, known=known, now=at, draw=draw, features=read)
+
         self.config = config
         self.terms = Terms(
-            decide=self._decide,
+            decide=decide,
             ladder=config.ladder,
             book=book,
             models=models,
-            policy_hash=self.router.policy_hash,
+            policy_hash=router.policy_hash,
             clock=self._clock,
             rng=self._rng,
         )
-
-    def _decide(  # noqa: PLR0917 - the shape of `Terms.decide`
-        self, request: Request, task: Task, read: Features, known: Known, at: datetime, draw: float
-    ) -> Decision:
-        return self.router.decide(request, task, known=known, now=at, draw=draw, features=read)
 
     def call(self, request: Request, task: Task, *, max_retries: int, key: str = "") -> Call:
         """Return `request` as it enters an exchange, under the configuration now in force."""
@@ -130,38 +135,47 @@ class Runtime:
         if self._reload is not None and not 0 <= now - self._looked_at < _RELOAD_S:
             self._looked_at = now
             self._look_again()
-        if not self._has_said:
-            self._has_said = True
+        if self._unsaid:
             self._say_if_observing(request)
         return Call(new_id(now, self._rng), now, request, task, key=key, max_retries=max_retries)
 
     def _look_again(self) -> None:
         """Adopt the configuration anew when one of its files changed; keep the old one when it is wrong."""
         assert self._reload is not None
-        if _stamps(self.config) == self._seen:
+        stamps = _stamps(self.config)
+        if stamps == self._seen:
             return
+        self._seen = stamps  # taken before reading: what changes meanwhile is read the next time
         try:
             config = self._reload()
             self._adopt(config)
-        except (ConfigError, OSError) as error:
-            self._seen = _stamps(self.config)
+        except (LeastwiseError, OSError, ValueError) as error:
             _log.error("the changed configuration is not used, the one before stays in force: %s", error)
         else:
-            self._seen = _stamps(config)
             _log.info("configuration read again: mode %s, policy %s", config.mode, self.terms.policy_hash)
 
     def _say_if_observing(self, request: Request) -> None:
         is_ours = request.model in AUTO or request.model in self.config.ladder
-        if self.config.mode == "observe" and not is_ours:
-            _log.warning("%s", observing_line(self.store, self._clock()))
+        if self.config.mode != "observe" or is_ours:
+            return
+        with suppress(IndexError):
+            self._unsaid.pop()
+            line = self.desk.read(lambda: observing_line(self.store, self._clock()), "")
+            _log.warning("%s", line or f"{_OBSERVING} {_SWITCH_ON}")
 
-    def other_client(self, upstream: str, make: Callable[[Any], T]) -> T | None:
-        """Return the client for a named upstream, made once; None for the caller's own, `anthropic`."""
+    def other_client(self, upstream: str, owner: object, make: Callable[[Upstream], T]) -> T | None:
+        """Return the client for a named upstream; None for the caller's own, `anthropic`.
+
+        Made once for `owner`, and again when the upstream's configuration changes: a client belongs
+        to one event loop, or to none.
+        """
         if upstream == OWN_UPSTREAM:
             return None
-        if upstream not in self._others:
-            self._others[upstream] = make(self.config.upstreams[upstream])
-        found: T = self._others[upstream]
+        made = self._others.setdefault(owner, {})
+        wanted = self.config.upstreams[upstream]
+        if wanted not in made:
+            made[wanted] = make(wanted)
+        found: T = made[wanted]
         return found
 
     def outcome(self, any_id: str) -> Outcome | None:
@@ -203,10 +217,7 @@ def observing_line(store: Store, now: float) -> str:
     lines = store.sums(Query(since=now - _OBSERVED_S, by=("mode",)))
     observed = [line for line in lines if line.group[0] == "observe"]
     could, spent = sum(line.could_nusd for line in observed), sum(line.spent_nusd for line in observed)
-    return (
-        f"OBSERVING: every call goes to the model it asked for. Up to {show(could, 2)} of {show(spent, 2)} "
-        f"could move, quality unknown. Switch on: leastwise on"
-    )
+    return f"{_OBSERVING} Up to {show(could, 2)} of {show(spent, 2)} could move, quality unknown. {_SWITCH_ON}"
 
 
 def _stamps(config: Config) -> tuple[tuple[str, int, int], ...]:

@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from leastwise.errors import StoreError, UpstreamFailure
+from leastwise.errors import UpstreamFailure
 from leastwise.exchange import Done
 from leastwise.ladder import Outcome
 from leastwise.messages import Reply
@@ -35,7 +34,7 @@ _log: Final = logging.getLogger(__name__)
 Upstream = Callable[[Send], Reply]
 AsyncUpstream = Callable[[Send], Awaitable[Reply]]
 
-_STORE_ERRORS: Final = (StoreError, sqlite3.Error, OSError)
+T = TypeVar("T")
 
 
 class Desk:
@@ -52,11 +51,15 @@ class Desk:
 
     def known(self, step: Load) -> Known:
         """Answer `Load`; when the ledger fails, nothing is known."""
+        return self.read(lambda: self.store.known(step.tag, step.tool_use_ids, self._clock()), Known())
+
+    def read(self, ask: Callable[[], T], otherwise: T) -> T:
+        """Return what `ask` reads; when the ledger fails, `otherwise`."""
         try:
-            return self.store.known(step.tag, step.tool_use_ids, self._clock())
-        except _STORE_ERRORS:
+            return ask()
+        except Exception:  # noqa: BLE001 - whatever a store raises, it is no reason to withhold an answer
             self._count("reading")
-            return Known()
+            return otherwise
 
     def write(self, step: Lease | Settle | Record, *, may_wait: bool) -> None:
         """Carry out a step that writes."""
@@ -65,7 +68,14 @@ class Desk:
                 self.store.lease(step)
             else:
                 self.store.write(step, may_wait=may_wait)
-        except _STORE_ERRORS:
+        except Exception:  # noqa: BLE001 - as above
+            self._count("writing")
+
+    def post(self, step: Settle | Record) -> None:
+        """Have a step written soon; blocks nowhere."""
+        try:
+            self.store.post(step)
+        except Exception:  # noqa: BLE001 - as above
             self._count("writing")
 
     def _count(self, what: str) -> None:
@@ -91,6 +101,7 @@ class Life:
         self._desk = desk
         self._may_wait = may_wait
         self._lease: Lease | None = None
+        self._record: Record | None = None  # while it is being written
         self._open = [True]  # popped once, by whoever ends this life: `list.pop` is atomic
         self.tap = Tap()
         self.outcome: Outcome | None = None
@@ -131,8 +142,10 @@ class Life:
             self._lease = step  # before the store hears of it: from here on leaving leaves a row
             self.exchange_id = step.exchange_id
         elif isinstance(step, Record):
-            self._lease = None
+            self._record = step
         self._desk.write(step, may_wait=self._may_wait)
+        if isinstance(step, Record):
+            self._lease = self._record = None
         return None
 
     def relay(self, *, is_stream: bool) -> None:
@@ -149,8 +162,8 @@ class Life:
             self.answer(Relayed(self.tap.finish(), failure))
 
     def leave(self) -> None:
-        """End a live reply that the caller closed: whole if it was read to its end, else abandoned."""
-        if self.tap.finish().is_complete:
+        """End a live reply that the caller closed: by its own end if that was seen, else abandoned."""
+        if self.tap.finish().is_complete or self.tap.error_type:
             self.finish()
         else:
             self.abandon()
@@ -159,11 +172,14 @@ class Life:
         """Write what was used so far and end; does nothing after the end."""
         if not self._claim():
             return
-        lease, self._lease = self._lease, None
+        lease, record = self._lease, self._record
+        self._lease = self._record = None
         try:
-            if lease is not None:
+            if record is not None:  # written twice is as good as once
+                self._desk.post(record)
+            elif lease is not None:
                 for step in lease.on_abandon(self.tap.facts):
-                    self._desk.store.post(step)
+                    self._desk.post(step)
         finally:
             self._steps.close()
 

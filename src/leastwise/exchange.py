@@ -13,6 +13,7 @@ caller's own cap. Both attempts are in the ledger and in what was spent.
 from __future__ import annotations
 
 import logging
+import traceback
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -103,13 +104,12 @@ def _decide(call: Call, terms: Terms, read: Features, known: Known, fault: str) 
 
 
 def _fault(what: str, error: Exception) -> str:
-    _log.error(
-        "%s failed (%s): the request goes where it would have gone",
-        what,
-        type(error).__name__,
-        exc_info=error,
-    )
-    return f"{what}: {type(error).__name__}"
+    """Log what of ours failed, and where; not the error's own words, which may quote a prompt."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    where = f"{frame.f_code.co_filename}:{line}"
+    name = type(error).__name__
+    _log.error("%s failed (%s at %s): the request goes where it would have gone", what, name, where)
+    return f"{what}: {name}"
 
 
 def _escape(call: Call, terms: Terms, fault: str) -> Decision:

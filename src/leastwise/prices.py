@@ -375,7 +375,7 @@ def baseline_cost(  # noqa: PLR0917 - what was used, by whom, and what it is com
         per_part.append((_tokens(part, rate) * more, less))
         rows.append(rate.id)
         sells_fast = sells_fast and rate.has_fast
-    if not sells_fast:
+    if not sells_fast and canonical(served) != canonical(baseline):
         usage = replace(usage, speed="standard")
     scale = lcm(*(less for _, less in per_part))
     total = sum(price * scale // less for price, less in per_part)

@@ -164,7 +164,7 @@ def test_an_exchange_without_an_attempt_is_a_story(store: Store) -> None:
 def test_twice_is_as_good_as_once(store: Store) -> None:
     row = exchange(tag="mail", spent_nusd=200_000)
     attempt = entry(row, charges=(Charge("b", "w", 200_000),))
-    steps = (Settle(attempt), Record(row, ("toolu_1",), Measured("new", 15_000, 18_000)))
+    steps = (Settle(attempt), Record(row, ("toolu_1",), "m1", Measured("new", 15_000, 18_000)))
     write(store, *steps, *steps)
     for step in steps:
         store.post(step)
@@ -246,7 +246,7 @@ def summed(group: tuple[str, ...], of: list[Exchange]) -> Line:
         group,
         calls=len(of),
         moved=sum(row.served not in ("", row.baseline) for row in of),
-        could_move=sum(row.would != "" for row in of),
+        could_move=sum(row.would not in ("", row.asked) for row in of),
         failed=sum(row.result == "error" for row in of),
         estimated=sum(row.certainty == "estimated" for row in of),
         faults=sum(row.fault != "" for row in of),
@@ -316,12 +316,8 @@ def test_sums_cannot_be_grouped_by_what_is_unknown() -> None:
 
 
 def test_pins_tell_which_model_made_a_tool_call(store: Store) -> None:
-    write(
-        store,
-        Record(exchange(served="m1"), ("toolu_1", "toolu_2")),
-        Record(exchange(served="m2"), ("toolu_3",)),
-    )
-    store.post(Record(exchange(served="m3"), ("toolu_4",)))
+    write(store, Record(exchange(), ("toolu_1", "toolu_2"), "m1"), Record(exchange(), ("toolu_3",), "m2"))
+    store.post(Record(exchange(), ("toolu_4",), "m3"))
     store.flush()
 
     assert {"toolu_1": "m1", "toolu_3": "m2", "toolu_4": "m3"} == store.known(
@@ -331,17 +327,23 @@ def test_pins_tell_which_model_made_a_tool_call(store: Store) -> None:
 
 
 def test_a_long_conversation_has_more_tool_calls_than_a_statement_has_parameters(store: Store) -> None:
-    write(store, Record(exchange(served="m1"), ("toolu_1", "'; DROP TABLE pin; --")))
+    odd = "'; DROP TABLE pin; --"
+    store.post(Record(exchange(), ("toolu_1", odd), "m1"))
+    store.flush()
 
-    assert {"'; DROP TABLE pin; --": "m1"} == store.known(
-        "", [f"toolu_{number}" for number in range(2, 40_000)] + ["'; DROP TABLE pin; --"], NOW
+    assert {odd: "m1"} == store.known(
+        "", [*(f"toolu_{number}" for number in range(2, 40_000)), odd], NOW
     ).pins
 
 
-def test_what_nobody_served_pins_nothing(store: Store) -> None:
-    write(store, Record(exchange(served=""), ("toolu_1",)))
+def test_who_made_a_call_is_remembered_for_the_last_ten_thousand_and_longer_in_the_store(
+    store: Store,
+) -> None:
+    for start in range(0, 12_000, 3_000):
+        ids = tuple(f"toolu_{number}" for number in range(start, start + 3_000))
+        write(store, Record(exchange(), ids, f"m{start}"))
 
-    assert {} == store.known("", ("toolu_1",), NOW).pins
+    assert {"toolu_0": "m0", "toolu_11999": "m9000"} == store.known("", ("toolu_0", "toolu_11999"), NOW).pins
 
 
 def test_a_tags_baseline_is_the_model_it_asked_for_most(store: Store) -> None:
@@ -362,7 +364,9 @@ def test_a_tags_baseline_is_the_model_it_asked_for_most(store: Store) -> None:
 
 
 def test_what_changes_slowly_is_remembered_for_a_second(store: Store) -> None:
-    learned = Record(exchange(tag="mail", mode="observe", asked="opus"), (), Measured("new", 20_000, 25_000))
+    learned = Record(
+        exchange(tag="mail", mode="observe", asked="opus"), measured=Measured("new", 20_000, 25_000)
+    )
     before = store.known("mail", (), NOW)
     write(store, learned)
 
@@ -394,7 +398,7 @@ def test_many_tags_do_not_fill_the_memory_and_each_is_answered(store: Store) -> 
 def test_token_ratios_are_learned_from_enough_tokens(
     store: Store, measured: list[tuple[str, int, int]], corrections: dict[str, float]
 ) -> None:
-    write(store, *(Record(exchange(), (), Measured(*each)) for each in measured))
+    write(store, *(Record(exchange(), measured=Measured(*each)) for each in measured))
 
     assert corrections == store.known("", (), NOW).corrections
 
@@ -407,7 +411,7 @@ def test_what_is_past_its_time_goes_but_sums_stay(kind: str) -> None:
         lost = entry(exchange(at=NOW - 31 * DAY_S), message_id="msg_lost", charges=(Charge("b", "w", 1),))
         for row in (old, young):
             attempt = entry(row, message_id=f"msg {row.served}", charges=(Charge("b", "w", 1),))
-            write(store, Settle(attempt), Record(row, (f"toolu_{row.served}",)))
+            write(store, Settle(attempt), Record(row, (f"toolu_{row.served}",), row.served))
         write(store, Settle(lost))
         clock.now += 120
         write(store, Settle(entry(young, id=new_id(NOW, rng), message_id="msg_any")))
@@ -433,38 +437,34 @@ def test_the_garbage_collector_may_post(store: Store) -> None:
     attempt = entry(row, certainty="estimated")
     stream = Stream()
     stream.me = stream
-    weakref.finalize(stream, lambda: [store.post(Settle(attempt)), store.post(Record(row))])
+    weakref.finalize(stream, store.post, Settle(attempt))
+    weakref.finalize(stream, store.post, Record(row))
     del stream
     gc.collect()
 
     assert Story(row, (attempt,)) == store.find(row.id)
 
 
-def test_posts_from_inside_writes_arrive(store: Store) -> None:
-    posted = [exchange() for _ in range(50)]
-    waiting = iter(posted)
+def test_the_garbage_collector_may_post_in_the_middle_of_a_write(store: Store) -> None:
+    posted: list[Exchange] = []
 
     def collected(phase: str, _: dict[str, int]) -> None:
-        row = next(waiting, None) if phase == "start" else None
-        if row is not None:
-            store.post(Record(row))
+        if phase == "start" and len(posted) < 100:
+            posted.append(exchange())
+            store.post(Record(posted[-1]))
 
     thresholds = gc.get_threshold()
     gc.callbacks.append(collected)
-    gc.set_threshold(5, 1, 1)
+    gc.set_threshold(3, 1, 1)
     try:
-        while next(waiting, None) is None and waiting.__length_hint__() > 0:
-            store.write(Record(exchange()), may_wait=True)
-        for _ in range(100):
+        while len(posted) < 100:
             store.write(Record(exchange()), may_wait=True)
     finally:
         gc.set_threshold(*thresholds)
         gc.callbacks.remove(collected)
-    assert next(waiting, None) is None
-
     store.flush()
-    missing = [row for row in posted if store.find(row.id) is None]
-    assert len(missing) <= 1
+
+    assert [] == [row for row in posted if store.find(row.id) is None]
 
 
 @kinds

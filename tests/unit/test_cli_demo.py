@@ -136,7 +136,7 @@ def test_all_shows_each_request_on_a_line(capsys: pytest.CaptureFixture[str]) ->
 
     assert 0 == code
     assert 79 >= max(map(len, lines))
-    assert ["1"] * 47 == [line[24:28].strip() for line in lines[2:49]]
+    assert ["1"] * 47 == [line[26:28].strip() for line in lines[2:49]]
     assert "Is this spam? Win $1000 ~  1 haiku  type: classify            0.000020 0.000788" == lines[2]
     assert "total" == lines[49].split()[0]
 

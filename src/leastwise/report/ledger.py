@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
+from functools import partial
 from typing import Any, Final
 
 from leastwise.errors import ConfigError
@@ -49,7 +50,7 @@ _DAY_HOURS: Final = 24
 _MONTH_HOURS: Final = 30 * _DAY_HOURS
 _NONE: Final = "(none)"
 _NOBODY: Final = "no answer"
-_WHOLE_DOLLARS: Final = 0
+_FEWER_PLACES: Final = (4, 2, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,19 +329,22 @@ def _assumed(sums: Line) -> tuple[str, str]:
 
 
 def _table(report: LedgerReport) -> list[str]:
-    """Return the table, in cents, or in whole dollars where cents would not fit."""
-    with_cents = _cells(report, lambda nusd: dollars(nusd, report.total.sums.baseline_nusd))
-    rows = (
-        with_cents
-        if fits(with_cents)
-        else _cells(report, lambda nusd: show(nusd, _WHOLE_DOLLARS).replace("$", ""))
-    )
+    """Return the table, with as many digits after the point as fit."""
+    rows = _cells(report, lambda nusd: dollars(nusd, report.total.sums.baseline_nusd))
+    for places in _FEWER_PLACES:
+        if fits(rows):
+            break
+        rows = _cells(report, partial(_plain, places=places))
     lines = aligned(rows, "lrrlrrrrl")
     if any(group.sums.assumed_nusd for group in report.groups):
         lines += wrapped(
             "* baseline assumed: nobody said which model would have been called; the top tier stands for it"
         )
     return lines
+
+
+def _plain(nusd: int, places: int) -> str:
+    return show(nusd, places).replace("$", "")
 
 
 def _cells(report: LedgerReport, money: Callable[[int], str]) -> list[list[str]]:
@@ -410,7 +414,11 @@ def _latency_lines(report: LedgerReport) -> list[str]:
 def _latency(group: Group) -> str:
     assert group.latency is not None
     p50, p95 = group.latency
-    return f"{p50:.1f}/{p95:.1f} s"
+    return f"{_seconds(p50)}/{_seconds(p95)} s"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}" if seconds >= 1 else f"{seconds:.2g}"
 
 
 def _month_lines(report: LedgerReport) -> list[str]:

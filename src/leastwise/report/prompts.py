@@ -7,11 +7,10 @@ kept: a file of any length passes through.
 from __future__ import annotations
 
 import csv
-import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from io import BufferedReader
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
@@ -84,13 +83,10 @@ def read_prompts(
         message = f"{name}: the file is empty"
         raise LogError(message)
     read = _Reader(task, model)
-    match form_of(name, head):
-        case "csv":
-            return _of_csv(file, name, on_bad, read, text_column)
-        case "jsonl":
-            return _of_lines(file, on_bad, read.json)
-        case "txt":
-            return _of_lines(file, on_bad, read.text)
+    form = form_of(name, head)
+    if form == "csv":
+        return _of_csv(file, name, on_bad, read, text_column)
+    return _of_lines(file, on_bad, read.json if form == "jsonl" else read.text)
 
 
 def form_of(name: str, head: bytes) -> Form:
@@ -178,7 +174,7 @@ def _fault(error: Exception) -> str:
 _BAD: Final = (ValueError, RequestError, msgspec.DecodeError)
 
 
-def _of_lines(file: BufferedReader, on_bad: OnBad, read: Any) -> Iterator[Prompt]:
+def _of_lines(file: BufferedReader, on_bad: OnBad, read: Callable[[int, bytes], Prompt]) -> Iterator[Prompt]:
     for number, line in enumerate(file, start=1):
         whole = line.removeprefix(_BOM) if number == 1 else line
         if not whole.strip():
@@ -191,24 +187,44 @@ def _of_lines(file: BufferedReader, on_bad: OnBad, read: Any) -> Iterator[Prompt
             yield prompt
 
 
+class _Lines:
+    """A table's lines as text, counted: the parser does not count those it fails at.
+
+    Bytes that are no UTF-8 pass as lone surrogates, so that they stop no other row.
+    """
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._file = file
+        self.number = 0
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._file).decode("utf-8", "surrogateescape")
+        self.number += 1
+        return line.removeprefix("\ufeff") if self.number == 1 else line
+
+
 def _of_csv(
     file: BufferedReader, name: str, on_bad: OnBad, read: _Reader, text_column: str | None
 ) -> Iterator[Prompt]:
-    # A row's bytes must not stop the rows after it: what is no UTF-8 is told row by row.
-    text = io.TextIOWrapper(cast("Any", file), "utf-8-sig", errors="surrogateescape", newline="")
-    rows = csv.DictReader(text)
+    lines = _Lines(file)
+    rows = csv.DictReader(lines)
     header = [*(rows.fieldnames or ())]
     column = next((one for one in ((text_column,) if text_column else TEXT_COLUMNS) if one in header), None)
     if column is None:
         wanted = repr(text_column) if text_column else " or ".join(map(repr, TEXT_COLUMNS))
         message = f"{name}: no column {wanted}; it has {', '.join(header)}. Name one: --text-column NAME"
         raise LogError(message)
-    return _of_rows(rows, on_bad, read, column)
+    return _of_rows(rows, lines, on_bad, read, column)
 
 
-def _of_rows(rows: csv.DictReader[str], on_bad: OnBad, read: _Reader, column: str) -> Iterator[Prompt]:
+def _of_rows(
+    rows: csv.DictReader[str], lines: _Lines, on_bad: OnBad, read: _Reader, column: str
+) -> Iterator[Prompt]:
     while True:
-        number = rows.line_num + 1
+        number = lines.number + 1
         try:
             row = next(rows)
             if None in row:

@@ -16,26 +16,33 @@ from __future__ import annotations
 import copy
 import json
 import os
+import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache, cached_property
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import anthropic
 from anthropic.resources import beta as beta_resources
 
 from leastwise import client as drivers
-from leastwise.build import Runtime
+from leastwise.build import OWN_UPSTREAM, Runtime
 from leastwise.config import Upstream
 from leastwise.errors import UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Mode, Outcome, Task
 from leastwise.messages import Facts, Held, Reply, Request, Usage
 from leastwise.sdk.taps import attach, listeners_of
+from leastwise.sse import Tap
 from leastwise.steps import Send, Steps
 
 Client = TypeVar("Client", bound=Any)
 
-_MESSAGES: Final = "/v1/messages"
+_MESSAGES: Final = "v1/messages"
+_EVENTS: Final = "text/event-stream"
+_CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+_REQUIRED: Final = frozenset({"max_tokens", "messages", "model"})
 _TASK: Final = "leastwise_task"  # rides in the body from the resource to `request`, where it is taken out
 _PREPARE: Final = "_copy_and_prepare"  # SDK 1.0 and later prepare a body once, here
 _OUTCOME: Final = "_leastwise_outcome"
@@ -48,6 +55,11 @@ class _Routing:
     """What both clients share; mixed in before the SDK's class."""
 
     leastwise: Runtime
+
+    def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
+        """Make a client; see the SDK's class for all other arguments."""
+        self.leastwise = leastwise or Runtime.open(mode=mode)
+        super().__init__(**kwargs)
 
     @cached_property
     def messages(self) -> Any:
@@ -86,6 +98,9 @@ class _Routing:
         attempt.max_retries = 0
         attempt.extra_json = None
         attempt.json_data = {**body, **step.request.changes}
+        if step.upstream != OWN_UPSTREAM and isinstance(options.headers, Mapping):
+            # The caller's credentials are for the caller's upstream.
+            attempt.headers = {n: v for n, v in options.headers.items() if n.lower() not in _CREDENTIALS}
         return attempt
 
     def _leastwise_failure(self, error: Exception) -> UpstreamFailure:
@@ -106,8 +121,23 @@ class _Routing:
         return UpstreamFailure(error, was_sent=not is_ours_to_send, headers={"x-should-retry": "false"})
 
     def _leastwise_other(self, upstream: str) -> Any:
-        """Return the client of another upstream of the config, or None for this client's own."""
-        return self.leastwise.other_client(upstream, lambda found: _other_client(self, found))
+        """Return the client of another upstream of the config, or None for this client's own.
+
+        Made once for this client and its copies, which share their connections, too.
+        """
+        own = self._client  # type: ignore[attr-defined]  # the SDK's
+        return self.leastwise.other_client(upstream, own, lambda found: _other_client(self, found))
+
+    def _leastwise_reply(self, error: Exception) -> Reply:
+        """Return the answer that the SDK failed to make sense of: it was paid for, and the error is the caller's.
+
+        Raises:
+            UpstreamFailure: there was no answer.
+        """
+        response = _answer_in(error)
+        if response is None or not response.is_stream_consumed:
+            raise self._leastwise_failure(error) from error
+        return Reply(_Unreadable(error), _facts_of(response), request_id=response.headers.get("request-id", ""))
 
     def copy(self, **kwargs: Any) -> Any:
         """Return a copy with other options; see the SDK's `copy`. It stays a Leastwise client."""
@@ -117,9 +147,23 @@ class _Routing:
     with_options = copy
 
 
+class _Unreadable(NamedTuple):
+    """What is handed to the caller in a message's place: the SDK's own exception on reading it."""
+
+    error: Exception
+
+
+def _answer_in(error: Exception) -> Any:
+    """Return the HTTP response that the SDK was reading when it raised `error`, None when there was none."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "_process_response":
+            return frame.f_locals.get("response")
+    return None
+
+
 def is_message_post(options: Any) -> bool:
     """Tell whether the SDK's request options are a message to be answered."""
-    path = str(options.url).split("?", 1)[0]
+    path = urlsplit(str(options.url)).path.strip("/")
     return options.method.lower() == "post" and path == _MESSAGES and isinstance(options.json_data, Mapping)
 
 
@@ -147,9 +191,10 @@ class _SyncRouting(_Routing):
             other = self._leastwise_other(step.upstream)
             post = send if other is None else other.request
             try:
-                return _reply(post(cast_to, attempt, stream=stream, stream_cls=stream_cls))
-            except Exception as error:
-                raise self._leastwise_failure(error) from error
+                payload = post(cast_to, attempt, stream=stream, stream_cls=stream_cls)
+            except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
+                return self._leastwise_reply(error)
+            return _reply(payload)
 
         return _deliver(drivers.run(steps, upstream, self.leastwise.desk))
 
@@ -173,51 +218,67 @@ class _AsyncRouting(_Routing):
             other = self._leastwise_other(step.upstream)
             post = send if other is None else other.request
             try:
-                return _reply(await post(cast_to, attempt, stream=stream, stream_cls=stream_cls))
-            except Exception as error:
-                raise self._leastwise_failure(error) from error
+                payload = await post(cast_to, attempt, stream=stream, stream_cls=stream_cls)
+            except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
+                return self._leastwise_reply(error)
+            return _reply(payload)
 
         return _deliver(await drivers.run_async(steps, upstream, self.leastwise.desk))
 
 
 def _reply(payload: Any) -> Reply:
-    """Return what the SDK gave as a `Reply`: a message, a stream, or a response around either."""
+    """Return what the SDK gave as a `Reply`: a message, a stream, a response around either, or anything else."""
     response = response_of(payload)
     if response is not None:
         request_id = response.headers.get("request-id", "")
         if not response.is_stream_consumed:
             return Reply(Held(payload), request_id=request_id)
-        content = response.content
-        return Reply(payload, Facts.read(json.loads(content)), request_id=request_id)
+        return Reply(payload, _facts_of(response), request_id=request_id)
+    if isinstance(payload, dict):
+        return Reply(payload, Facts.read(payload))
     usage = getattr(payload, "usage", None)
     facts = Facts(
         model=str(getattr(payload, "model", "")),
         message_id=str(getattr(payload, "id", "")),
         stop_reason=str(getattr(payload, "stop_reason", "") or ""),
-        usage=Usage.read(usage.to_dict() if usage is not None else None),
+        usage=Usage.read(usage.to_dict() if hasattr(usage, "to_dict") else None),
         tool_use_ids=tuple(
-            str(block.id) for block in getattr(payload, "content", None) or () if block.type == "tool_use"
+            str(block.id)
+            for block in getattr(payload, "content", None) or ()
+            if getattr(block, "type", None) == "tool_use"
         ),
-        is_complete=True,
+        is_complete=hasattr(payload, "content"),
     )
     return Reply(payload, facts, request_id=str(getattr(payload, "_request_id", "") or ""))
 
 
+def _facts_of(response: Any) -> Facts:
+    """Return the facts of a response that has been read."""
+    tap = Tap(is_stream=_EVENTS in response.headers.get("content-type", ""))
+    tap.feed(response.content)
+    return tap.finish()
+
+
 def response_of(payload: Any) -> Any:
-    """Return the HTTP response inside a stream or a raw response; None for a plain message."""
+    """Return the HTTP response inside a stream or a raw response, or itself; None for a plain message."""
     if isinstance(payload, anthropic.Stream | anthropic.AsyncStream):
         return payload.response
+    if hasattr(payload, "is_stream_consumed"):
+        return payload
     return getattr(payload, "http_response", None)
 
 
 def _deliver(result: drivers.Result) -> Any:
     """Hand the SDK's object to the caller, with what became of the request within reach."""
-    response = response_of(result.payload)
+    if isinstance(result.payload, _Unreadable):
+        raise result.payload.error
     if result.is_live:
-        result.life.relay(is_stream="text/event-stream" in response.headers.get("content-type", ""))
+        response = response_of(result.payload)
+        result.life.relay(is_stream=_EVENTS in response.headers.get("content-type", ""))
         attach(response, result.life)
     else:
-        setattr(result.payload, _OUTCOME, result.life.outcome)
+        with suppress(AttributeError, TypeError):  # a caller may ask for plain values: text, a dict
+            setattr(result.payload, _OUTCOME, result.life.outcome)
     return result.payload
 
 
@@ -255,7 +316,12 @@ class _Tasked:
 
     def create(self, *, task: Task | None = None, **kwargs: Any) -> Any:
         """Create a message; `task` tells Leastwise what it is for. Otherwise the SDK's `create`."""
-        return super(_Tasked, _carrying(self, task)).create(**kwargs)  # type: ignore[misc]  # the class mixed with
+        bound = _carrying(self, task)
+        create = super(_Tasked, bound).create  # type: ignore[misc]  # the class mixed with
+        # Without the SDK's check of its arguments this frame takes its place, and a warning of
+        # the SDK's names the caller's line.
+        inner = getattr(create, "__wrapped__", None)
+        return inner(bound, **kwargs) if inner and kwargs.keys() >= _REQUIRED else create(**kwargs)
 
     def stream(self, *, task: Task | None = None, **kwargs: Any) -> Any:
         """Stream a message; `task` tells Leastwise what it is for. Otherwise the SDK's `stream`."""
@@ -303,8 +369,7 @@ class Anthropic(_SyncRouting, anthropic.Anthropic):
 
     def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
         """Make a client; see the SDK's `Anthropic` for all other arguments."""
-        self.leastwise = leastwise or Runtime.open(mode=mode)
-        super().__init__(**_with_profile(anthropic.Anthropic, kwargs))
+        super().__init__(leastwise=leastwise, mode=mode, **_with_profile(anthropic.Anthropic, kwargs))
 
 
 class AsyncAnthropic(_AsyncRouting, anthropic.AsyncAnthropic):
@@ -312,8 +377,7 @@ class AsyncAnthropic(_AsyncRouting, anthropic.AsyncAnthropic):
 
     def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
         """Make a client; see the SDK's `AsyncAnthropic` for all other arguments."""
-        self.leastwise = leastwise or Runtime.open(mode=mode)
-        super().__init__(**_with_profile(anthropic.AsyncAnthropic, kwargs))
+        super().__init__(leastwise=leastwise, mode=mode, **_with_profile(anthropic.AsyncAnthropic, kwargs))
 
 
 def _with_profile(kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,458 @@
+"""What is SQLite's own about the ledger: locks, the writer thread, forks, kills, exits.
+
+What every store must do is in tests/contract/test_store.py.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from leastwise import sqlite
+from leastwise.errors import StoreError
+from leastwise.ledger import Exchange
+from leastwise.steps import Record
+from leastwise.stores import Query
+from leastwise.stores import sqlite as stores_sqlite
+from leastwise.stores.sqlite import SqliteStore
+
+NOW = 1_795_435_200.0  # 2026-11-23 12:00 UTC
+PREAMBLE = """
+import gc, os, signal, sys, threading, time, weakref
+from dataclasses import fields
+from leastwise.ledger import Entry, Exchange
+from leastwise.messages import Usage
+from leastwise.steps import Record, Settle
+from leastwise.stores.sqlite import SqliteStore
+
+path, name = sys.argv[1:]
+store = SqliteStore(path)
+
+def row(number, who=name):
+    facts = {each.name: 0 if each.type in ("int", "float") else "" for each in fields(Exchange)}
+    return Exchange(**{**facts, "id": f"{who} {number}", "at": time.time(), "input_tokens": number})
+
+def settled(number, who=name):
+    return Settle(Entry(f"{who} {number}", f"{who} {number}", "answer", "p", "m", time.time(), 200, Usage(1),
+                        "r", 1, 1, "exact"))
+
+def in_child(work):
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        work()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)
+    os._exit(0)
+
+def ended(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def say(word):
+    print(word, flush=True)
+"""
+
+
+def run(program: str, path: Path, *names: str) -> list[str]:
+    """Run a program, once for each name at the same time; return what was said, line by line."""
+    code = PREAMBLE + textwrap.dedent(program)
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), name], stdout=subprocess.PIPE, text=True)  # noqa: S603 - ourselves
+        for name in names or ("p",)
+    ]
+    said = [process.communicate()[0] for process in processes]
+    assert [0] * len(processes) == [process.returncode for process in processes]
+    return [line for each in said for line in each.splitlines()]
+
+
+def written(path: Path) -> list[str]:
+    """Return the ids of all requests, once the sums agree with them."""
+    with closing(SqliteStore(path)) as store:
+        found = store.database.rows("SELECT id, input_tokens FROM exchange ORDER BY id")
+        sums = store.sums(Query())
+        assert [(len(found), sum(row["input_tokens"] for row in found))] == [
+            (line.calls, line.input_tokens) for line in sums
+        ]
+        return [row["id"] for row in found]
+
+
+def expected(*names: str, count: int) -> list[str]:
+    return sorted(f"{name} {number}" for name in names for number in range(count))
+
+
+def row(id_: str, **given: Any) -> Record:
+    facts = {each.name: 0 if each.type in ("int", "float") else "" for each in fields(Exchange)}
+    return Record(Exchange(**{**facts, "id": id_, "at": NOW, **given}))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "leastwise.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    with closing(SqliteStore(path)) as made:
+        made.write(row("0"), may_wait=True)
+        made.flush()
+        yield made
+
+
+@pytest.fixture
+def locked(store: SqliteStore, path: Path) -> Iterator[sqlite3.Connection]:
+    """Another program in the middle of a write; commits when told so, or at the end."""
+    assert store.sums(Query())
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield other
+
+
+def test_what_may_not_wait_is_written_when_the_other_has_done(
+    store: SqliteStore, locked: sqlite3.Connection
+) -> None:
+    for number in range(1, 20):
+        store.write(row(str(number)), may_wait=False)  # returns, though the file is locked
+    locked.execute("COMMIT")
+    store.flush()
+
+    assert 20 == store.sums(Query())[0].calls
+
+
+def test_what_may_wait_waits(store: SqliteStore, locked: sqlite3.Connection) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.write, row("1"), may_wait=True)
+        assert None is store.known("tag", ("toolu_1",), NOW).baseline  # reads go on meanwhile
+        locked.execute("COMMIT")
+        waiting.result()
+
+    assert 2 == store.sums(Query())[0].calls
+
+
+def test_what_is_posted_outlasts_a_file_locked_for_long(
+    store: SqliteStore,
+    locked: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    has_waited = threading.Event()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "1 ledger rows wait" in record.getMessage():
+                has_waited.set()
+
+    listener = Listener()
+    monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.001)
+    logging.getLogger(stores_sqlite.__name__).addHandler(listener)
+    try:
+        store.post(row("1"))
+        assert has_waited.wait(60)
+    finally:
+        logging.getLogger(stores_sqlite.__name__).removeHandler(listener)
+    monkeypatch.undo()
+    locked.execute("COMMIT")
+    store.flush()
+
+    assert 2 == store.sums(Query())[0].calls
+    assert {logging.WARNING} == {record.levelno for record in caplog.records}
+
+
+def test_rows_that_wait_do_not_pile_up_without_end(
+    store: SqliteStore,
+    locked: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.001)
+    monkeypatch.setattr(stores_sqlite, "_MOST_WAITING", 100)
+    for number in range(1, 400):
+        store.post(row(str(number)))
+    store.flush()
+    lost = [record for record in caplog.records if record.levelno == logging.ERROR]
+    monkeypatch.undo()
+    locked.execute("COMMIT")
+    store.post(row("after"))
+
+    assert 1 + 1 <= store.sums(Query())[0].calls <= 1 + 100 + 1
+    assert lost
+    assert all("ledger rows were not written to" in record.getMessage() for record in lost)
+
+
+def test_closing_does_not_wait_for_ever_and_says_what_was_lost(
+    store: SqliteStore,
+    locked: sqlite3.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.001)
+    for number in range(1, 4):
+        store.post(row(str(number)))
+    store.close()
+
+    locked.execute("COMMIT")
+    assert 1 == store.sums(Query())[0].calls
+    assert 3 == sum(
+        int(record.getMessage().split()[0]) for record in caplog.records if record.levelno == logging.ERROR
+    )
+
+
+def test_a_flush_that_takes_too_long_says_why(
+    store: SqliteStore, locked: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    monkeypatch.setattr(stores_sqlite, "_LAST_WAIT_S", 0.01)
+    store.post(row("1"))
+    with pytest.raises(StoreError, match="another process locks it") as failed:
+        store.flush()
+    monkeypatch.undo()
+    locked.execute("COMMIT")
+    store.flush()
+
+    assert repr(str(path)) in str(failed.value)
+    assert 2 == store.sums(Query())[0].calls
+
+
+def test_without_a_thread_to_be_had_rows_are_written_by_whoever_asks(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    store = SqliteStore(path)
+    store.write(row("0"), may_wait=False)
+    store.post(row("1"))
+    assert 2 == store.sums(Query())[0].calls
+    store.post(row("2"))
+    store.close()
+
+    assert ["0", "1", "2"] == written(path)
+
+
+def test_a_dropped_store_writes_what_is_posted_and_closes(path: Path) -> None:
+    store = SqliteStore(path)
+    database, outbox = store.database, store._outbox
+    store.known("", (), NOW)
+    thread = outbox._thread
+    assert thread is not None
+    for number in range(5):
+        store.post(row(str(number)))
+    del store
+    gc.collect()
+
+    assert not thread.is_alive()
+    assert None is database._connection
+    assert ["0", "1", "2", "3", "4"] == written(path)
+
+
+def test_a_store_dropped_by_its_own_writer_is_written_to_the_end(path: Path) -> None:
+    store = SqliteStore(path)
+    outbox = store._outbox
+    is_over = threading.Event()
+    dropped = [store]
+    store.known("", (), NOW)
+    thread = outbox._thread
+    assert thread is not None
+
+    def drop(_: sqlite3.Connection) -> None:
+        is_over.wait(60)
+        dropped.clear()
+
+    outbox.put(drop)
+    for number in range(5):
+        store.post(row(str(number)))
+    del store
+    is_over.set()
+    thread.join(60)
+
+    assert not thread.is_alive()
+    assert expected("", count=5) == [f" {id_}" for id_ in written(path)]
+    outbox.close()
+
+
+@pytest.mark.parametrize("any_id", ["01K", "msg_1", "req_1"])
+def test_a_request_is_found_without_reading_the_whole_ledger(store: SqliteStore, any_id: str) -> None:
+    plans = [
+        line["detail"]
+        for sql in stores_sqlite._FIND_BY
+        for line in store.database.rows(f"EXPLAIN QUERY PLAN {sql}", (any_id,))
+    ]
+
+    assert plans
+    assert [] == [line for line in plans if "SCAN" in line]
+
+
+def test_pruning_takes_a_bounded_bite_a_minute(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores_sqlite, "_PRUNE_ROWS", 2)
+    now = [NOW]
+    left = []
+    with closing(SqliteStore(path, keep_days=1, clock=lambda: now[0])) as store:
+        store.write(row("first"), may_wait=True)
+        store.flush()
+        for number in range(5):
+            store.write(row(f"old {number}", at=NOW - 90_000), may_wait=True)
+        for seconds in (59, 1, 60, 60):
+            now[0] += seconds
+            store.write(row(f"new {now[0]}"), may_wait=True)
+            store.flush()
+            left.append(store.database.rows("SELECT count(*) FROM exchange WHERE at < ?", (NOW,))[0][0])
+
+    assert [5, 3, 1, 0] == left
+
+
+def test_processes_write_each_row_once(path: Path) -> None:
+    program = """
+        for number in range(300):
+            store.write(settled(number), may_wait=number % 3 == 0)
+            store.write(Record(row(number)), may_wait=number % 3 == 0)
+    """
+    run(program, path, "p", "q", "r", "s")
+
+    assert expected("p", "q", "r", "s", count=300) == written(path)
+    with closing(SqliteStore(path)) as store:
+        assert 1200 == store.database.rows("SELECT count(*) FROM entry")[0][0]
+
+
+def test_an_interpreter_that_ends_writes_what_is_queued(path: Path) -> None:
+    program = """
+        for number in range(1000):
+            store.post(Record(row(number)))
+    """
+    run(program, path)
+
+    assert expected("p", count=1000) == written(path)
+
+
+def test_an_interpreter_that_ends_lets_its_writer_finish(path: Path) -> None:
+    program = """
+        store.known("", (), 0.0)  # starts the writer
+        for number in range(1000):
+            store.post(Record(row(number)))
+    """
+    run(program, path)
+
+    assert expected("p", count=1000) == written(path)
+
+
+def test_what_is_posted_by_finalizers_at_the_end_is_written(path: Path) -> None:
+    program = """
+        class Stream:
+            pass
+
+        streams = [Stream() for _ in range(20)]
+        for number, stream in enumerate(streams):
+            weakref.finalize(stream, store.post, Record(row(number)))
+        store.write(settled(0), may_wait=True)
+    """
+    run(program, path)
+
+    assert expected("p", count=20) == written(path)
+
+
+def test_parent_and_child_write_their_own_rows_each_once(path: Path) -> None:
+    program = """
+        for number in range(100):
+            store.post(Record(row(number, "parent")))
+
+        def child(who):
+            for number in range(50):
+                store.post(Record(row(number, who)))
+                store.write(settled(number, who), may_wait=False)
+            store.close()
+
+        pids = [in_child(lambda: child(who)) for who in ("child a", "child b")]
+        for number in range(100, 200):
+            store.write(Record(row(number, "parent")), may_wait=False)
+        say([ended(pid) for pid in pids])
+    """
+    assert ["[0, 0]"] == run(program, path)
+    assert sorted([*expected("parent", count=200), *expected("child a", "child b", count=50)]) == written(
+        path
+    )
+
+
+def test_a_child_that_ends_like_a_program_writes_what_is_queued(path: Path) -> None:
+    program = """
+        store.write(Record(row(0, "parent")), may_wait=True)
+        pid = os.fork()
+        if pid == 0:
+            for number in range(50):
+                store.post(Record(row(number, "child")))
+            sys.exit(0)
+        say(ended(pid))
+        store.post(Record(row(1, "parent")))
+    """
+    assert ["0"] == run(program, path)
+    assert sorted([*expected("parent", count=2), *expected("child", count=50)]) == written(path)
+
+
+def test_forks_in_the_middle_of_work_lose_nothing(path: Path) -> None:
+    program = """
+        counts = [0, 0]
+        is_over = threading.Event()
+
+        def work(thread):
+            while not is_over.is_set():
+                number = counts[thread]
+                if number % 2:
+                    store.post(Record(row(number, f"t{thread}")))
+                else:
+                    store.write(Record(row(number, f"t{thread}")), may_wait=False)
+                counts[thread] += 1
+
+        def child(who):
+            for number in range(10):
+                store.write(Record(row(number, who)), may_wait=True)
+            store.flush()
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+        for thread in threads:
+            thread.start()
+        say([ended(in_child(lambda: child(f"child {number}"))) for number in range(8)])
+        is_over.set()
+        for thread in threads:
+            thread.join()
+        say(counts[0])
+        say(counts[1])
+    """
+    codes, first, second = run(program, path)
+    children = [f"child {number}" for number in range(8)]
+
+    assert str([0] * 8) == codes
+    assert sorted(
+        [
+            *expected(*children, count=10),
+            *expected("t0", count=int(first)),
+            *expected("t1", count=int(second)),
+        ]
+    ) == written(path)
+
+
+def test_a_killed_process_loses_nothing_that_was_written(path: Path) -> None:
+    program = """
+        pid = in_child(lambda: None)
+        assert 0 == ended(pid)
+        def child():
+            for number in range(60):
+                store.write(settled(number), may_wait=True)
+                store.write(Record(row(number)), may_wait=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        say(ended(in_child(child)))
+    """
+    assert ["-9"] == run(program, path)
+    assert expected("p", count=60) == written(path)
