@@ -154,6 +154,9 @@ class Task:
         if self.complexity is not None and self.complexity not in COMPLEXITIES:
             message = f"complexity={self.complexity!r}: expected one of {', '.join(COMPLEXITIES)}"
             raise ValueError(message)
+        if self.instead_of in AUTO:
+            message = f"instead_of={self.instead_of!r}: name the model that would have been called"
+            raise ValueError(message)
         for name in ("expected_output_tokens", "expected_output_words"):
             size = getattr(self, name)
             if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):

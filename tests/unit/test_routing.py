@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leastwise.errors import ConfigError, RequestError
-from leastwise.ladder import DEFAULT_LADDER, Baseline, Code, Decision, Ladder, Task, Tier
+from leastwise.ladder import DEFAULT_LADDER, Baseline, Code, Decision, Ladder, Mode, Task, Tier
 from leastwise.messages import Request
 from leastwise.prices import load_prices
 from leastwise.routing import Known, Lexicon, Policy, Router, Rule, Signals, Switch, load_words
@@ -673,3 +673,12 @@ def test_the_hash_names_policy_ladder_and_words() -> None:
     assert 4 == len(set(hashes))
     assert hashes[0] == Router().policy_hash
     assert {12} == {len(each) for each in hashes}
+
+
+@pytest.mark.parametrize("mode", ["observe", "enforce", "off"])
+def test_a_tier_that_does_not_exist_is_refused_in_every_mode(mode: Mode) -> None:
+    for model in ("auto", OPUS):
+        with pytest.raises(ConfigError, match="no tier is named 'opuss'; the ladder has haiku, sonnet, opus"):
+            Router(policy=Policy(mode=mode)).decide(
+                Request.of({"model": model, "max_tokens": 9, "messages": []}), Task(tier="opuss")
+            )

@@ -182,6 +182,8 @@ class Router:
         """
         request = _as_request(request)
         task = task or _NO_TASK
+        if task.tier is not None:
+            self.ladder[task.tier]  # refuses a tier that does not exist, in every mode
         features = features or read(request, task, headers)
         asked = request.model
         is_auto = asked in AUTO or asked in self._named
