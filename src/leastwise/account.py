@@ -148,9 +148,9 @@ class Teller:
         except UnknownPriceError:
             return entry.cost_nusd  # nothing to compare with: neither saved nor lost
 
-    def outcome(self, answer: Answer) -> Outcome:
-        """Return the outcome for the caller."""
-        return outcome_of(self.answered(answer).exchange, self.call.spent, self.decision.reasons, self.terms)
+    def outcome(self, record: Record) -> Outcome:
+        """Return what was recorded as the outcome for the caller."""
+        return outcome_of(record.exchange, self.call.spent, self.decision.reasons, self.terms)
 
 
 def outcome_of(row: Exchange, entries: list[Entry], reasons: tuple[Reason, ...], terms: Terms) -> Outcome:

@@ -178,6 +178,10 @@ class Runtime:
         found: T = made[wanted]
         return found
 
+    def others_of(self, owner: object) -> tuple[Any, ...]:
+        """Return the clients made for `owner`, and forget them: whoever asks closes them."""
+        return tuple(self._others.pop(owner, {}).values())
+
     def outcome(self, any_id: str) -> Outcome | None:
         """Return what the ledger knows of an exchange id, a `msg_...` id or a `request-id`."""
         story = self.store.find(any_id)

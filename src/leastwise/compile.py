@@ -39,6 +39,9 @@ _SAME_EVERYWHERE: Final = frozenset(
     {"max_tokens", "messages", "metadata", "model", "stop_sequences", "stream", "system", "thinking"}
 )
 _SAFE_BLOCKS: Final = frozenset({"text", "image", "document", "tool_use", "tool_result"})
+_FORCED: Final = ("any", "tool")
+_MOST_EFFORT: Final = ("xhigh", "max")
+_NO_THINKING: Final = ("disabled", "between_tools")
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
 #: Below this, thinking that the asked model would not have done may leave no room for the answer.
 _ROOM_FOR_THINKING: Final = 1024
@@ -101,10 +104,27 @@ def _misfit_of_settings(request: Request, target: Model) -> str | None:
         return _unknown(target, f"effort {effort!r}")
     if not target.takes_sampling and any(name in request for name in _SAMPLING):
         return _unknown(target, "sampling parameters")
-    if choice in ("any", "tool") and not target.takes_forced_tool_choice:
+    if choice in _FORCED and not target.takes_forced_tool_choice:
         return _unknown(target, "a forced tool choice")
     if any(_is_server_tool(tool) for tool in request.get("tools") or ()):
         return _unknown(target, "a server tool")
+    return _misfit_of_pairs(request, target)
+
+
+def _misfit_of_pairs(request: Request, target: Model) -> str | None:
+    """Refuse what is taken alone, but not on every model together."""
+    thinking = (request.get("thinking") or {}).get("type")
+    effort = (request.get("output_config") or {}).get("effort")
+    choice = (request.get("tool_choice") or {}).get("type")
+    if "temperature" in request and "top_p" in request:
+        return _unknown(target, "temperature with top_p")
+    if thinking in _NO_THINKING and effort in _MOST_EFFORT:
+        return _unknown(target, f"effort {effort!r} with thinking {thinking!r}")
+    if target.thinking == "off" and thinking is not None and thinking not in _NO_THINKING:
+        if choice in _FORCED:
+            return _unknown(target, "a forced tool choice while it thinks")
+        if any(name in request for name in _SAMPLING):
+            return _unknown(target, "sampling parameters while it thinks")
     return None
 
 

@@ -80,8 +80,9 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
         yield tell.failed(failure)
         raise
 
-    yield tell.answered(answer)
-    return Done(answer.reply, tell.outcome(answer))
+    record = tell.answered(answer)
+    yield record
+    return Done(answer.reply, tell.outcome(record))
 
 
 def _read(call: Call) -> tuple[Features, str]:

@@ -190,13 +190,10 @@ class Request:
 
 
 class _Name(str):
-    """A top-level name that is equal to no other one, so that a decoded object keeps them all."""
+    """A top-level name with a hash of its own, so that a decoded object keeps all of one name."""
 
     __slots__ = ()
     __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
 
 
 _NAMES: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=lambda _, name: _Name(name))

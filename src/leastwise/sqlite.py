@@ -73,14 +73,12 @@ class Database:
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._inherited: list[sqlite3.Connection] = []  # to close one would drop this process's own locks
-        if sys.platform != "win32":
-            os.register_at_fork(
-                before=weakly(self._before_fork),
-                after_in_parent=weakly(self._after_fork_in_parent),
-                after_in_child=weakly(self._after_fork_in_child),
-            )
-        with self._held():
-            pass
+        at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork_in_parent,
+            after_in_child=self._after_fork_in_child,
+        )
+        self._hold()[0].release()
 
     def _before_fork(self) -> None:
         self._lock.acquire()
@@ -97,21 +95,38 @@ class Database:
             self._inherited.append(self._connection)
             self._connection = None
 
-    @contextmanager
-    def _held(self, *, may_wait: bool = True) -> Iterator[sqlite3.Connection]:
-        """Hold the connection, opened if need be; what SQLite raises becomes a `StoreError`."""
+    def _hold(self, *, may_wait: bool = True) -> tuple[threading.RLock, sqlite3.Connection]:
+        """Take the lock, for the caller to release, and open the connection if need be."""
         lock = self._lock
         if not lock.acquire(blocking=may_wait):
             raise BusyError
         try:
             if self._connection is None:
                 self._connection = self._open()
-            yield self._connection
-        except sqlite3.Error as error:
-            message = f"the ledger {self.path!r} failed: {error}. {_MEND}"
-            raise StoreError(message) from error
-        finally:
+        except BaseException:
             lock.release()
+            raise
+        return lock, self._connection
+
+    def _begin(self, *, may_wait: bool) -> tuple[threading.RLock, sqlite3.Connection]:
+        """Take the lock and begin to write; while another process writes, wait without the lock."""
+        tries = _tries()
+        while True:
+            next(tries)
+            lock, connection = self._hold(may_wait=may_wait)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                lock.release()
+                if not _is_busy(error):
+                    raise self._failed(error) from error
+                if not may_wait:
+                    raise BusyError from error
+            else:
+                return lock, connection
+
+    def _failed(self, error: sqlite3.Error) -> StoreError:
+        return StoreError(f"the ledger {self.path!r} failed: {error}. {_MEND}")
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -153,8 +168,7 @@ class Database:
             raise StoreError(message)
         for script in self._migrations[found:]:
             for statement in script.split(";\n"):
-                if statement.strip():
-                    connection.execute(statement)
+                connection.execute(statement)
         connection.execute(f"PRAGMA user_version={newest}")
 
     @contextmanager
@@ -166,24 +180,18 @@ class Database:
             StuckError: somebody else wrote for longer than ten seconds.
             StoreError: SQLite failed.
         """
-        for _ in _tries():
-            with self._held(may_wait=may_wait) as connection:
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                except sqlite3.OperationalError as error:
-                    if not _is_busy(error):
-                        raise
-                    if not may_wait:
-                        raise BusyError from error
-                    continue
-                try:
-                    yield connection
-                    connection.execute("COMMIT")
-                except BaseException:
-                    with suppress(sqlite3.Error):  # a failed COMMIT may have rolled back already
-                        connection.execute("ROLLBACK")
-                    raise
-                return
+        lock, connection = self._begin(may_wait=may_wait)
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):  # a failed COMMIT may have rolled back already
+                connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise self._failed(error) from error
+            raise
+        finally:
+            lock.release()
 
     def rows(self, sql: str, values: Sequence[object] | dict[str, object] = ()) -> list[sqlite3.Row]:
         """Return the rows of a query.
@@ -191,10 +199,15 @@ class Database:
         Raises:
             StoreError: SQLite failed.
         """
-        with self._held() as connection:
+        lock, connection = self._hold()
+        try:
             cursor = connection.cursor()
             cursor.row_factory = sqlite3.Row
             return _patiently(lambda: cursor.execute(sql, values).fetchall())
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        finally:
+            lock.release()
 
     def close(self) -> None:
         """Close this process's connection; using the database again reopens it."""
@@ -204,8 +217,17 @@ class Database:
                 self._connection = None
 
 
-def weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Return a callable that does not keep the method's object alive, and nothing once that is gone."""
+def at_fork(**methods: Callable[[], None]) -> None:
+    """Have these bound methods called around each fork, for as long as their object lives.
+
+    Args:
+        methods: By the names of `os.register_at_fork`: `before`, `after_in_parent`, `after_in_child`.
+    """
+    if sys.platform != "win32":  # pragma: no branch - nothing forks there
+        os.register_at_fork(**{when: _weakly(method) for when, method in methods.items()})
+
+
+def _weakly(method: Callable[[], None]) -> Callable[[], None]:
     reference = weakref.WeakMethod(method)
 
     def call() -> None:
@@ -235,13 +257,14 @@ def _patiently(action: Callable[[], T]) -> T:
         next(tries)
         try:
             return action()
-        except sqlite3.OperationalError as error:
+        except sqlite3.Error as error:
             if not _is_busy(error):
                 raise
 
 
-def _is_busy(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+def _is_busy(error: sqlite3.Error) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)  # Python's own errors have none
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def _schema_of(connection: sqlite3.Connection) -> int:

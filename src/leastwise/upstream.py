@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from ipaddress import ip_address
 from typing import Any, Final, Self
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from leastwise.errors import UpstreamFailure
-from leastwise.messages import Facts, Reply
+from leastwise.messages import JSON, Facts, Reply, blocks_of, text_of
 from leastwise.steps import Send
 
 VERSION: Final = "2023-06-01"
 _TIMEOUT_S: Final = 600.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ERROR_FROM: Final = 400
-_NEVER_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.InvalidURL, ssl.SSLCertVerificationError)
+_NEVER_SENT: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    ssl.SSLCertVerificationError,
+)
 
 
 class AnswerError(Exception):
@@ -47,7 +55,9 @@ class HttpUpstream:
 
     async def __aenter__(self) -> Self:
         """Open the connection pool."""
-        self._session = aiohttp.ClientSession(headers=self._headers, timeout=self._timeout, trust_env=True)
+        self._session = aiohttp.ClientSession(
+            headers=self._headers, timeout=self._timeout, trust_env=not _is_here(self.base_url)
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -72,14 +82,19 @@ class HttpUpstream:
             UpstreamFailure: no answer, or an error.
         """
         answer, _ = await self._call("GET", "/v1/models?limit=1000", None)
-        return [row for row in answer.get("data") or () if isinstance(row, dict)]
+        return blocks_of(answer.get("data"))
 
     async def _call(
         self, method: str, path: str, body: bytes | None
     ) -> tuple[dict[str, Any], dict[str, str]]:
         assert self._session is not None
         try:
-            async with self._session.request(method, self.base_url + path, data=body) as response:
+            async with self._session.request(
+                method,
+                self.base_url + path,
+                data=body,
+                allow_redirects=False,  # elsewhere the key is nobody's business
+            ) as response:
                 content = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise UpstreamFailure(error, was_sent=not isinstance(error, _NEVER_SENT)) from error
@@ -89,8 +104,22 @@ class HttpUpstream:
         except msgspec.DecodeError:
             answer = None
         if response.status >= _ERROR_FROM or not isinstance(answer, dict):
-            said = (answer.get("error") or {}) if isinstance(answer, dict) else {}
-            cause = AnswerError(f"{response.status} {said.get('message') or response.reason}")
+            cause = AnswerError(f"{response.status} {_said(answer) or response.reason}")
             status = response.status if response.status >= _ERROR_FROM else None
             raise UpstreamFailure(cause, status=status, headers=headers, request_id=headers.get("request-id"))
         return answer, headers
+
+
+def _said(answer: JSON) -> str:
+    """Return the words of an error: Anthropic's shape, or a bare string as other servers give it."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return error if isinstance(error, str) else text_of(error, "message")
+
+
+def _is_here(base_url: str) -> bool:
+    """Tell whether a server runs on this machine, where no proxy of the environment can help."""
+    try:
+        host = urlsplit(base_url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -9,6 +9,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ from leastwise.simulate import Server, Simulator, serve
 from leastwise.stores import Query, Story
 from tests.kit import HAIKU, OPUS, SONNET
 
-ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
-PROOF = [{"role": "user", "content": "is this proof right? Let n be even, then n squared is even."}]
+ASK: Any = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
+PROOF: Any = [{"role": "user", "content": "is this proof right? Let n be even, then n squared is even."}]
 WEATHER = {
     "name": "get_weather",
     "description": "Current weather",
@@ -106,7 +107,7 @@ def test_observing_changes_nothing_and_says_what_could_move(
     assert OPUS == message.model
     outcome = leastwise.outcome(message)
     assert outcome is not None
-    assert (0, HAIKU) == (outcome.saved_usd, outcome.would)
+    assert (Decimal(0), HAIKU) == (outcome.saved_usd, outcome.would)
     assert outcome.could_save_usd > 0
     observing = [record for record in caplog.records if record.getMessage().startswith("OBSERVING: ")]
     assert 1 == len(observing)
@@ -186,13 +187,14 @@ def test_parse_raw_streaming_and_beta(server: Server, make: Make) -> None:
     parsed = client.messages.parse(model="auto", max_tokens=1024, messages=ASK, output_format=Verdict, task=task)
     assert isinstance(parsed.parsed_output, Verdict)
 
-    raw = client.messages.with_raw_response.create(model="auto", max_tokens=1024, messages=ASK, task=task)
+    messages: Any = client.messages  # `task` is typed on `create`, `stream` and `parse` only
+    raw = messages.with_raw_response.create(model="auto", max_tokens=1024, messages=ASK, task=task)
     assert HAIKU == raw.parse().model
     outcome = leastwise.outcome(raw)
     assert outcome is not None
     assert "haiku" == outcome.tier
 
-    with client.messages.with_streaming_response.create(
+    with messages.with_streaming_response.create(
         model="auto", max_tokens=1024, messages=ASK, task=task
     ) as response:
         assert b"[simulated]" in b"".join(response.iter_bytes())

@@ -36,8 +36,8 @@ def test_the_order_of_the_product() -> None:
     assert isinstance(lease, Lease)
     assert lease.exchange_id == "X"
     send = steps.send(None)
-    assert send == Send(lease.entry_id, "anthropic", send.request)  # type: ignore[union-attr]
-    assert HAIKU == send.request.model  # type: ignore[union-attr]
+    assert isinstance(send, Send)
+    assert (lease.entry_id, "anthropic", HAIKU) == (send.entry_id, send.upstream, send.request.model)
     settle = steps.send(reply())
     assert isinstance(settle, Settle)
     assert lease.entry_id == settle.entry.id

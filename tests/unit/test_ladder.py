@@ -59,11 +59,15 @@ def test_a_ladder_that_cannot_be_meant_is_refused(tiers: tuple[Tier, ...], words
     ("given", "words"),
     [
         ({"complexity": "hard"}, "complexity='hard': expected one of simple, standard, complex"),
+        (
+            {"instead_of": "claude-auto"},
+            "instead_of='claude-auto': name the model that would have been called",
+        ),
         ({"expected_output_tokens": 0}, "expected_output_tokens=0: expected a whole number from 1"),
         ({"expected_output_tokens": True}, "expected_output_tokens=True: expected a whole number from 1"),
         ({"expected_output_words": 2.5}, r"expected_output_words=2\.5: expected a whole number from 1"),
     ],
-    ids=["complexity", "zero", "bool", "float"],
+    ids=["complexity", "instead of auto", "zero", "bool", "float"],
 )
 def test_a_task_that_cannot_be_meant_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

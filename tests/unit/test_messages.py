@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from leastwise.errors import RequestError
-from leastwise.messages import MOST_TOKENS, Facts, Iteration, Request, Usage, blocks_of
+from leastwise.messages import MOST_TOKENS, Facts, Held, Iteration, Reply, Request, Usage, blocks_of
 
 BODY = (
     b'{"model":"claude-opus-5-5","max_tokens":1024,"messages":[{"role":"user","content":"Hi"}],"stream":true}'
@@ -363,3 +363,11 @@ def test_an_answer_says_who_answered_what_it_used_and_which_tools_it_calls() -> 
         "claude-haiku-5-5", "msg_1", "tool_use", Usage(3, 4), ("toolu_1", "toolu_3"), is_complete=True
     ) == Facts.read(message)
     assert Facts(is_complete=True) == Facts.read({"id": 5, "model": None, "content": 7, "usage": "x"})
+
+
+def test_a_live_reply_gives_its_payload_away_once() -> None:
+    stream = object()
+    held = Held(stream)
+
+    assert (True, False) == (Reply(held).is_live, Reply(stream).is_live)
+    assert (stream, None) == (held.take(), held.take())

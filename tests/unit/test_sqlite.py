@@ -12,7 +12,7 @@ import pytest
 
 from leastwise import sqlite
 from leastwise.errors import StoreError
-from leastwise.sqlite import MEMORY, BusyError, Database, StuckError, weakly
+from leastwise.sqlite import MEMORY, BusyError, Database, StuckError
 
 FIRST = "CREATE TABLE t (a INTEGER PRIMARY KEY, b TEXT);\nINSERT INTO t VALUES (1, 'one')"
 SECOND = "ALTER TABLE t ADD COLUMN c INTEGER NOT NULL DEFAULT 7"
@@ -261,17 +261,37 @@ def test_a_failed_opening_leaves_no_connection(path: Path) -> None:
     assert [path] == list(path.parent.iterdir())  # the last one to close removes the -wal and -shm beside it
 
 
-def test_a_weak_callable_does_nothing_once_its_object_is_gone() -> None:
-    class Bell:
-        rung = 0
+def test_a_fork_leaves_no_connection_to_inherit(database: Database) -> None:
+    database._before_fork()
+    assert None is database._connection
+    database._after_fork_in_parent()
 
+    assert [1] == numbers(database)
+
+
+def test_a_connection_in_the_middle_of_a_transaction_stays_the_parents(database: Database) -> None:
+    with database.transaction() as connection:
+        insert(connection, 2)
+        database._before_fork()
+        database._after_fork_in_child()
+
+        assert [1] == numbers(database)
+        assert database._connection is not connection
+    assert [1, 2] == numbers(database)
+    connection.close()
+
+
+def test_a_database_that_is_gone_has_no_part_in_a_fork() -> None:
+    calls = []
+
+    class Bell:
         def ring(self) -> None:
-            Bell.rung += 1
+            calls.append("ring")
 
     bell = Bell()
-    ring = weakly(bell.ring)
+    ring = sqlite._weakly(bell.ring)
     ring()
     del bell
     ring()
 
-    assert 1 == Bell.rung
+    assert ["ring"] == calls

@@ -42,9 +42,10 @@ Client = TypeVar("Client", bound=Any)
 _MESSAGES: Final = "v1/messages"
 _EVENTS: Final = "text/event-stream"
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+_NAMED: Final = ("api_key", "auth_token", "credentials", "config", "profile")
 _REQUIRED: Final = frozenset({"max_tokens", "messages", "model"})
 _TASK: Final = "leastwise_task"  # rides in the body from the resource to `request`, where it is taken out
-_PREPARE: Final = "_copy_and_prepare"  # SDK 1.0 and later prepare a body once, here
+PREPARE: Final = "_copy_and_prepare"  # SDK 1.0 and later prepare a body once, here
 _OUTCOME: Final = "_leastwise_outcome"
 _NEVER_SENT: Final = frozenset(
     {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"}
@@ -142,6 +143,10 @@ class _Routing:
     def copy(self, **kwargs: Any) -> Any:
         """Return a copy with other options; see the SDK's `copy`. It stays a Leastwise client."""
         extra = {"leastwise": self.leastwise, **kwargs.pop("_extra_kwargs", {})}
+        keeps_tokens = getattr(self, "_token_cache", None) is not None and kwargs.keys().isdisjoint(_NAMED)
+        if keeps_tokens:  # the SDK hands credentials on to its very own classes only
+            kwargs = {"base_url": self.base_url, **kwargs}  # type: ignore[attr-defined]  # the SDK's
+            extra["credentials"] = self.credentials  # type: ignore[attr-defined]  # the SDK's
         return super().copy(**kwargs, _extra_kwargs=extra)  # type: ignore[misc]  # the class mixed with
 
     with_options = copy
@@ -176,14 +181,23 @@ def _without_task(options: Any) -> tuple[Any, Task | None]:
 
 class _SyncRouting(_Routing):
     """Runs an exchange for each post to `/v1/messages`."""
+
+    def close(self) -> None:
+        """Close the connections, those to other upstreams too."""
+        try:
+            super().close()  # type: ignore[misc]  # the class mixed with
+        finally:
+            for other in self.leastwise.others_of(self._client):  # type: ignore[attr-defined]  # the SDK's
+                other.close()
+
     def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
         """Send a request; a message runs through an exchange, all else passes."""
         send = super().request  # type: ignore[misc]  # the class mixed with
         if not is_message_post(options):
             return send(cast_to, options, stream=stream, stream_cls=stream_cls)
         options, task = _without_task(options)
-        if hasattr(self, _PREPARE):
-            options = getattr(self, _PREPARE)(options)
+        if hasattr(self, PREPARE):
+            options = getattr(self, PREPARE)(options)
         body, steps = self._leastwise_call(options, task)
 
         def upstream(step: Send) -> Reply:
@@ -201,6 +215,15 @@ class _SyncRouting(_Routing):
 
 class _AsyncRouting(_Routing):
     """The same on an event loop."""
+
+    async def close(self) -> None:
+        """Close the connections, those to other upstreams too."""
+        try:
+            await super().close()  # type: ignore[misc]  # the class mixed with
+        finally:
+            for other in self.leastwise.others_of(self._client):  # type: ignore[attr-defined]  # the SDK's
+                await other.close()
+
     async def request(
         self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
     ) -> Any:
@@ -209,8 +232,8 @@ class _AsyncRouting(_Routing):
         if not is_message_post(options):
             return await send(cast_to, options, stream=stream, stream_cls=stream_cls)
         options, task = _without_task(options)
-        if hasattr(self, _PREPARE):
-            options = await getattr(self, _PREPARE)(options)
+        if hasattr(self, PREPARE):
+            options = await getattr(self, PREPARE)(options)
         body, steps = self._leastwise_call(options, task)
 
         async def upstream(step: Send) -> Reply:
@@ -382,15 +405,16 @@ class AsyncAnthropic(_AsyncRouting, anthropic.AsyncAnthropic):
 
 def _with_profile(kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     """Return `arguments` with the credentials of a profile on disk, which the SDK finds only for its own class."""
-    named = ("api_key", "auth_token", "credentials", "config", "profile")
     in_environment = os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
-    if in_environment or any(arguments.get(name) is not None for name in named):
+    if in_environment or any(arguments.get(name) is not None for name in _NAMED):
         return arguments
     plain = kind(**arguments)
     credentials = getattr(plain, "credentials", None)
     if credentials is None:
         return arguments
-    return {**arguments, "credentials": credentials, "base_url": arguments.get("base_url") or plain.base_url}
+    headers = {**getattr(plain, "_credential_headers", {}), **(arguments.get("default_headers") or {})}
+    base_url = arguments.get("base_url") or plain.base_url
+    return {**arguments, "credentials": credentials, "base_url": base_url, "default_headers": headers}
 
 
 def wrap(client: Client, *, mode: Mode | None = None, leastwise: Runtime | None = None) -> Client:

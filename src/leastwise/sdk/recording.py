@@ -1,13 +1,14 @@
 """Writing down what a client sends and receives, and nothing else.
 
 One JSON line per message: `at`, `request`, and `response` or `error`; `report FILE`
-reads them. Unlike the ledger it holds the text of prompts and answers: the caller
+reads them. What cannot be written down is logged, and the caller gets the answer. Unlike the ledger it holds the text of prompts and answers: the caller
 asked for that by name, and the file is readable by its owner only.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -21,9 +22,11 @@ from anthropic import AsyncAnthropic
 
 from leastwise.errors import UpstreamFailure
 from leastwise.messages import JSON
-from leastwise.sdk.dropin import is_message_post, recast, response_of
+from leastwise.sdk.dropin import PREPARE, is_message_post, recast, response_of
 from leastwise.sdk.taps import attach
 from leastwise.sse import Events
+
+_log: Final = logging.getLogger(__name__)
 
 Client = TypeVar("Client", bound=Any)
 
@@ -60,11 +63,14 @@ class _Book:
         os.close(os.open(self._path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
 
     def write(self, request: Mapping[str, JSON], **what: JSON) -> None:
-        """Append one line."""
+        """Append one line, unless that fails."""
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = msgspec.json.encode({"at": at, "request": request, **what}) + b"\n"
-        with self._lock, self._path.open("ab") as file:
-            file.write(line)
+        try:
+            line = msgspec.json.encode({"at": at, "request": request, **what}, enc_hook=str) + b"\n"
+            with self._lock, self._path.open("ab") as file:
+                file.write(line)
+        except (OSError, TypeError, ValueError) as error:  # the caller paid for the answer and gets it
+            _log.error("a message is not recorded in %s: %s", self._path, type(error).__name__)  # noqa: TRY400
 
 
 @cache
@@ -73,39 +79,53 @@ def _recording(kind: type) -> type:
     return type(kind.__name__, (_AsyncRecording if is_async else _SyncRecording, kind), {})
 
 
-class _SyncRecording:
-    """Writes down each post to `/v1/messages`; mixed in before the client's class."""
+class _Recording:
+    """What both clients share; mixed in before the client's class."""
 
     leastwise_book: _Book
+
+    def copy(self, **kwargs: Any) -> Any:
+        """Return a copy with other options, which records too; see the SDK's `copy`."""
+        copied = super().copy(**kwargs)  # type: ignore[misc]  # the class mixed with
+        copied.leastwise_book = self.leastwise_book
+        return copied
+
+    with_options = copy
+
+
+class _SyncRecording(_Recording):
+    """Writes down each post to `/v1/messages`."""
 
     def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
         """Send a request and write it down."""
         send = super().request  # type: ignore[misc]  # the class mixed with
         if not is_message_post(options):
             return send(cast_to, options, **kwargs)
+        if hasattr(self, PREPARE):
+            options = getattr(self, PREPARE)(options)
         page = _Page(self.leastwise_book, options)
         try:
             payload = send(cast_to, options, **kwargs)
-        except Exception as error:
+        except BaseException as error:
             page.fail(error)
             raise
         return page.answer(payload)
 
 
-class _AsyncRecording:
+class _AsyncRecording(_Recording):
     """The same on an event loop."""
-
-    leastwise_book: _Book
 
     async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
         """Send a request and write it down."""
         send = super().request  # type: ignore[misc]  # the class mixed with
         if not is_message_post(options):
             return await send(cast_to, options, **kwargs)
+        if hasattr(self, PREPARE):
+            options = await getattr(self, PREPARE)(options)
         page = _Page(self.leastwise_book, options)
         try:
             payload = await send(cast_to, options, **kwargs)
-        except Exception as error:
+        except BaseException as error:
             page.fail(error)
             raise
         return page.answer(payload)
@@ -124,7 +144,7 @@ class _Page:
         self._body = bytearray()
         self._is_open = True
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Write down that no answer came."""
         self._write(error=f"{type(error).__name__}: {error}")
 
@@ -132,9 +152,9 @@ class _Page:
         """Write down the answer, now or when it has been read; return it."""
         response = response_of(payload)
         if response is None:
-            self._write(response=payload.to_dict(mode="json"))
+            self._write(response=payload.to_dict(mode="json") if hasattr(payload, "to_dict") else payload)
         elif response.is_stream_consumed:
-            self._write(response=json.loads(response.content))
+            self._write(response=_decoded(response.content))
         else:
             self._is_stream = _STREAM_TYPE in response.headers.get("content-type", "")
             attach(response, self)
@@ -147,11 +167,11 @@ class _Page:
     def finish(self, failure: UpstreamFailure | None = None) -> None:
         """Write down what came."""
         if failure is not None:
-            self.fail(failure.cause if isinstance(failure.cause, Exception) else failure)
+            self.fail(failure.cause)
         elif self._is_stream:
             self._write(response=_assembled(bytes(self._body)))
         else:
-            self._write(response=json.loads(self._body))
+            self._write(response=_decoded(bytes(self._body)))
 
     def leave(self) -> None:
         """Write down what came until the caller left."""
@@ -166,13 +186,23 @@ class _Page:
             self._book.write(self._request, **what)
 
 
+def _decoded(body: bytes) -> JSON:
+    """Return decoded JSON, or as text what is none."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode("utf-8", "replace")
+
+
 def _assembled(body: bytes) -> dict[str, JSON]:
     """Return the message that a stream's events add up to, as far as they came."""
     message: dict[str, JSON] = {}
     blocks: dict[int, dict[str, JSON]] = {}
     partial: dict[int, str] = {}
     for event in Events().feed(body):
-        data = json.loads(event.data)
+        data = _decoded(event.data)
+        if not isinstance(data, dict):
+            continue
         index = data.get("index", 0)
         match event.name:
             case "message_start":
@@ -190,5 +220,5 @@ def _assembled(body: bytes) -> dict[str, JSON]:
                 message |= data.get("delta") or {}
                 message["usage"] = {**message.get("usage", {}), **(data.get("usage") or {})}
     for index, text in partial.items():
-        blocks[index]["input"] = json.loads(text or "{}")
+        blocks[index]["input"] = _decoded(text.encode() or b"{}")
     return {**message, "content": [blocks[index] for index in sorted(blocks)]}

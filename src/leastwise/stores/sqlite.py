@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import queue
 import sqlite3
 import sys
@@ -32,7 +31,7 @@ from leastwise.errors import StoreError
 from leastwise.ledger import Charge, Entry, Exchange, first_id
 from leastwise.messages import Usage
 from leastwise.routing import Known
-from leastwise.sqlite import BusyError, Database, StuckError, weakly
+from leastwise.sqlite import BusyError, Database, StuckError, at_fork
 from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import Line, Query, Story
 
@@ -320,8 +319,7 @@ class _Outbox:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._begin()
-        if sys.platform != "win32":
-            os.register_at_fork(after_in_child=weakly(self._begin))
+        at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
         self._queue: queue.SimpleQueue[_Job | threading.Event | None] = queue.SimpleQueue()

@@ -1,0 +1,535 @@
+"""The drop-in where things are odd: answers, callers, ways to make a client. The SDK alone is the measure."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import datetime as dt
+import gzip
+import json
+import logging
+import random
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2
+import pydantic
+import pytest
+from anthropic import beta_tool
+
+import leastwise
+from leastwise.build import Runtime
+from leastwise.config import load
+from leastwise.ladder import Mode
+from leastwise.ledger import Exchange
+from leastwise.simulate import Server, Simulator, serve
+from tests.kit import HAIKU, OPUS
+
+ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
+CALL: dict[str, Any] = {"model": OPUS, "max_tokens": 64, "messages": ASK}
+MESSAGE: dict[str, Any] = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": OPUS,
+    "content": [{"type": "text", "text": "hi"}],
+    "stop_reason": "end_turn",
+    "usage": {"input_tokens": 10, "output_tokens": 5},
+}
+#: 10 x 4,000 + 5 x 20,000 nano-dollars
+COST = 140_000
+
+
+class Verdict(pydantic.BaseModel):
+    is_spam: bool
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve() as running:
+        yield running
+
+
+Make = Callable[..., Runtime]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[Runtime] = []
+
+    def make_one(mode: Mode = "observe", config: str = "") -> Runtime:
+        file = None
+        if config:
+            file = tmp_path / "leastwise.toml"
+            file.write_text(config)
+        environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/{len(made)}.db", "XDG_CONFIG_HOME": str(tmp_path)}
+        runtime = Runtime(load(file, environ, cwd=tmp_path, arguments={"mode": mode}))
+        made.append(runtime)
+        return runtime
+
+    yield make_one
+    for runtime in made:
+        runtime.close()
+
+
+def canned(content: bytes, kind: str = "application/json", status: int = 200, **headers: str) -> httpx2.Client:
+    """Return an HTTP client that answers everything with these bytes."""
+    given = {"content-type": kind, "request-id": "req_x", **headers}
+    answer = httpx2.MockTransport(lambda _: httpx2.Response(status, headers=given, content=content))
+    return anthropic.DefaultHttpxClient(transport=answer)
+
+
+def rows(runtime: Runtime) -> list[Exchange]:
+    runtime.store.flush()
+    ids = runtime.store.database.rows("SELECT id FROM exchange ORDER BY id")  # type: ignore[attr-defined]
+    found = [runtime.store.find(row["id"]) for row in ids]
+    return [story.exchange for story in found if story is not None]
+
+
+Use = Callable[[anthropic.Anthropic], Any]
+
+
+def create(client: anthropic.Anthropic) -> Any:
+    return client.messages.create(**CALL)
+
+
+def read(client: anthropic.Anthropic) -> Any:
+    with client.messages.with_streaming_response.create(**CALL) as response:
+        return response.read()
+
+
+def outcome_of(use: Use, client: anthropic.Anthropic) -> tuple[str, str]:
+    """Return what using a client gives, or what it raises, to be compared."""
+    try:
+        with client:
+            return "", repr(use(client))
+    except Exception as error:  # noqa: BLE001 - whatever the SDK raises is the measure
+        return type(error).__name__, str(error)
+
+
+def whole(**changes: Any) -> bytes:
+    return json.dumps({**MESSAGE, **changes}).encode()
+
+
+ODD_ANSWERS: dict[str, tuple[bytes, str, Use, str, str]] = {
+    # name: content, its type, the call, and the row's result and certainty
+    "html": (b"<html>", "text/html", create, "cut", "estimated"),
+    "bad json": (b"{oops", "application/json", create, "cut", "estimated"),
+    "empty": (b"", "application/json", create, "cut", "estimated"),
+    "null": (b"null", "application/json", create, "cut", "estimated"),
+    "a list": (b"[1]", "application/json", create, "cut", "estimated"),
+    "no usage": (whole(usage=None), "application/json", create, "ok", "estimated"),
+    "usage as text": (whole(usage="many"), "application/json", create, "ok", "estimated"),
+    "content as text": (whole(content=["x"]), "application/json", create, "ok", "exact"),
+    "no content": (whole(content=None), "application/json", create, "ok", "exact"),
+    "raw, bad json": (b"{oops", "application/json", lambda c: c.messages.with_raw_response.create(**CALL), "cut", "estimated"),
+    "raw, html": (b"<html>", "text/html", lambda c: c.messages.with_raw_response.create(**CALL).parse(), "cut", "estimated"),
+    "streamed, bad json": (b"{oops", "application/json", read, "cut", "estimated"),
+    "a stream that is none": (whole(), "application/json", lambda c: list(c.messages.create(**CALL, stream=True)), "ok", "exact"),
+    "parsed in vain": (whole(), "application/json", lambda c: c.messages.parse(**CALL, output_format=Verdict), "ok", "exact"),
+    "as httpx": (whole(), "application/json", lambda c: c.post("/v1/messages", cast_to=httpx2.Response, body=CALL), "ok", "exact"),
+    "as a dict": (whole(), "application/json", lambda c: c.post("v1/messages", cast_to=object, body=CALL), "ok", "exact"),
+    "cast in vain": (whole(), "application/json", lambda c: c.post("/v1/messages", cast_to=dict, body=CALL), "ok", "exact"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(ODD_ANSWERS))
+def test_an_odd_answer_is_what_the_sdk_makes_of_it_and_is_paid_for(make: Make, name: str) -> None:
+    content, kind, use, result, certainty = ODD_ANSWERS[name]
+    runtime = make()
+    alone = anthropic.Anthropic(api_key="k", http_client=canned(content, kind), max_retries=0)
+    ours = leastwise.Anthropic(api_key="k", http_client=canned(content, kind), max_retries=0, leastwise=runtime)
+    assert outcome_of(use, alone) == outcome_of(use, ours)
+    (row,) = rows(runtime)
+    assert (result, certainty) == (row.result, row.certainty)
+    assert COST == row.spent_nusd if certainty == "exact" else row.spent_nusd > 0
+
+
+def test_a_compressed_answer_is_counted(make: Make) -> None:
+    runtime = make()
+    http = canned(gzip.compress(whole()), **{"content-encoding": "gzip"})
+    with leastwise.Anthropic(api_key="k", http_client=http, leastwise=runtime) as client:
+        assert "msg_1" == client.messages.create(**CALL).id
+    assert [COST] == [row.spent_nusd for row in rows(runtime)]
+
+
+ODD_BODIES: dict[str, dict[str, Any]] = {
+    "a generator": {"messages": (turn for turn in ASK)},
+    "a tuple": {"messages": tuple(ASK)},
+    "a date": {"extra_body": {"metadata": {"at": dt.datetime(2026, 1, 1, tzinfo=dt.UTC)}}},
+    "a set": {"extra_body": {"odd": {1}}},
+    "left out": {"extra_body": {"metadata": anthropic.omit}},
+    "an image from a file": {
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "FILE"}},
+                    {"type": "text", "text": "What is this?"},
+                ],
+            }
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(ODD_BODIES))
+def test_an_odd_body_goes_out_as_the_sdk_would_send_it(
+    server: Server, make: Make, tmp_path: Path, name: str
+) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    def given() -> dict[str, Any]:
+        if name == "a generator":
+            return {**CALL, "messages": (turn for turn in ASK)}
+        arguments = {**CALL, **copy.deepcopy(ODD_BODIES[name])}
+        if name == "an image from a file":
+            arguments["messages"][0]["content"][0]["source"]["data"] = image
+        return arguments
+
+    def send(client: anthropic.Anthropic) -> str:
+        with client:
+            try:
+                client.messages.create(**given())
+            except anthropic.APIStatusError as error:
+                return str(error.status_code)
+            return "answered"
+
+    alone = send(anthropic.Anthropic(api_key="k", base_url=server.url))
+    body = server.simulator.requests[-1].body
+    assert alone == send(leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=make()))
+    assert body == server.simulator.requests[-1].body
+    assert name != "an image from a file" or base64.b64encode(image.read_bytes()) in body
+
+
+def test_extra_query_headers_and_timeouts_pass(server: Server, make: Make) -> None:
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=make()) as client:
+        client.messages.create(**CALL, extra_query={"a": "1"}, extra_headers={"x-mine": "2"}, timeout=20)
+        assert "/v1/messages?a=1" == server.simulator.requests[-1].path
+        assert "2" == server.simulator.requests[-1].headers["x-mine"]
+        server.simulator.stall_next(5)
+        with pytest.raises(anthropic.APITimeoutError):
+            client.with_options(max_retries=0).messages.create(**CALL, timeout=0.2)
+
+
+def test_what_a_turn_gave_may_be_given_back(server: Server, make: Make) -> None:
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=make()) as client:
+        first = client.messages.create(**CALL)
+        turns = [*ASK, {"role": "assistant", "content": first.content}, {"role": "user", "content": "And now?"}]
+        assert OPUS == client.messages.create(**{**CALL, "messages": turns}).model
+
+
+def test_the_sdks_words_when_there_is_no_key_and_nothing_is_charged(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    runtime = make()
+    alone = outcome_of(create, anthropic.Anthropic())
+    assert alone == outcome_of(create, leastwise.Anthropic(leastwise=runtime))
+    assert "Could not resolve authentication method" in alone[1]
+    assert [("error", 0)] == [(row.result, row.spent_nusd) for row in rows(runtime)]
+
+
+def test_missing_and_unknown_arguments_are_the_sdks_errors(make: Make) -> None:
+    for given in ({"model": OPUS}, {**CALL, "temprature": 1}):
+        alone = outcome_of(lambda c, given=given: c.messages.create(**given), anthropic.Anthropic(api_key="k"))
+        ours = outcome_of(
+            lambda c, given=given: c.messages.create(**given), leastwise.Anthropic(api_key="k", leastwise=make())
+        )
+        assert alone == ours
+        assert "TypeError" == ours[0]
+
+
+@pytest.mark.parametrize("way", ["create", "parse", "stream", "beta"])
+@pytest.mark.parametrize("task", [None, leastwise.Task(tag="t")])
+def test_a_warning_of_the_sdk_names_the_callers_line(make: Make, way: str, task: leastwise.Task | None) -> None:
+    with leastwise.Anthropic(api_key="k", http_client=canned(whole()), leastwise=make()) as client:
+        messages: Any = client.beta.messages if way == "beta" else client.messages
+        method = getattr(messages, "create" if way == "beta" else way)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            method(**{**CALL, "model": "claude-sonnet-4-5"}, task=task)
+    assert [__file__] == [one.filename for one in caught if one.category is DeprecationWarning]
+
+
+def test_a_message_is_as_good_as_the_sdks_own(make: Make) -> None:
+    with leastwise.Anthropic(api_key="k", http_client=canned(whole()), leastwise=make()) as client:
+        message = client.messages.create(**CALL)
+    with anthropic.Anthropic(api_key="k", http_client=canned(whole())) as plain:
+        alone = plain.messages.create(**CALL)
+    assert type(alone) is type(message)
+    assert alone == message == copy.deepcopy(message)
+    assert (alone.to_json(), repr(alone), alone._request_id) == (message.to_json(), repr(message), message._request_id)
+    assert leastwise.outcome(message) == leastwise.outcome(copy.deepcopy(message))
+
+
+def test_copies_of_every_kind_of_client_stay_leastwise(make: Make) -> None:
+    class Mine(leastwise.Anthropic):
+        """A client of somebody's own."""
+
+    runtime = make()
+    bedrock = anthropic.AnthropicBedrock(api_key="k", aws_region="us-east-1", http_client=canned(whole()))
+    vertex = anthropic.AnthropicVertex(
+        access_token="t", project_id="p", region="us-east5", http_client=canned(whole())
+    )
+    kinds: list[tuple[Any, str]] = [
+        (Mine(api_key="k", http_client=canned(whole()), leastwise=runtime), OPUS),
+        (leastwise.wrap(anthropic.Anthropic(api_key="k", http_client=canned(whole())), leastwise=runtime), OPUS),
+        (leastwise.wrap(bedrock, leastwise=runtime), "us.anthropic.claude-haiku-4-5-20251001-v1:0"),
+        (leastwise.wrap(vertex, leastwise=runtime), "claude-haiku-4-5@20251001"),
+    ]
+    for client, model in kinds:
+        with client:
+            for one in (client, client.with_options(timeout=9), client.copy(max_retries=1)):
+                assert isinstance(one, type(client))
+                assert "msg_1" == one.messages.create(**{**CALL, "model": model}).id
+                assert leastwise.outcome("msg_1", client=one) is not None
+    assert 12 == len(rows(runtime))
+
+
+def test_a_copy_with_another_key_sends_that_key(server: Server, make: Make) -> None:
+    with leastwise.Anthropic(api_key="old", base_url=server.url, leastwise=make()) as client:
+        client.copy(api_key="new").messages.create(**CALL)
+        assert "Bearer new" == server.simulator.requests[-1].headers["authorization"]
+        client.messages.create(**CALL)
+        assert "Bearer old" == server.simulator.requests[-1].headers["authorization"]
+
+
+def test_credentials_of_a_profile_are_found_and_copied(
+    server: Server, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ANTHROPIC_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "credentials").mkdir()
+    profile = {
+        "version": "1.0",
+        "authentication": {"type": "user_oauth"},
+        "base_url": server.url,
+        "organization_id": "o",
+        "workspace_id": "w",
+    }
+    (tmp_path / "configs" / "default.json").write_text(json.dumps(profile))
+    kept = tmp_path / "credentials" / "default.json"
+    kept.write_text(json.dumps({"version": "1.0", "type": "oauth_token", "access_token": "from-the-profile"}))
+    kept.chmod(0o600)
+
+    def sent() -> tuple[str | None, ...]:
+        headers = server.simulator.requests[-1].headers
+        return headers.get("authorization"), headers.get("anthropic-workspace-id"), headers.get("anthropic-beta")
+
+    with anthropic.Anthropic() as alone:
+        alone.messages.create(**CALL)
+    expected = sent()
+    assert "Bearer from-the-profile" == expected[0]
+    with leastwise.Anthropic(leastwise=make()) as client:
+        for one in (client, client.with_options(timeout=9)):
+            one.messages.create(**CALL)
+            assert expected == sent()
+        client.copy(api_key="mine", base_url=server.url).messages.create(**CALL)
+        assert "Bearer mine" == sent()[0]
+
+
+def test_credentials_that_were_given_are_copied(server: Server, make: Make) -> None:
+    def credentials(**_: object) -> anthropic.AccessToken:
+        return anthropic.AccessToken(token="from-a-provider")
+
+    with leastwise.Anthropic(credentials=credentials, base_url=server.url, leastwise=make()) as client:
+        for one in (client, client.with_options(timeout=9)):
+            one.messages.create(**CALL)
+            assert "Bearer from-a-provider" == server.simulator.requests[-1].headers["authorization"]
+
+
+def test_the_sdks_tool_runner_passes_through_exchanges(make: Make) -> None:
+    @beta_tool
+    def get_weather(city: str) -> str:
+        """Return the weather."""
+        return f"sunny in {city}"
+
+    use = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Paris"}}
+    answers = iter([whole(content=[use], stop_reason="tool_use"), whole(id="msg_2")])
+    transport = httpx2.MockTransport(
+        lambda _: httpx2.Response(200, headers={"content-type": "application/json"}, content=next(answers))
+    )
+    runtime = make()
+    http = anthropic.DefaultHttpxClient(transport=transport)
+    with leastwise.Anthropic(api_key="k", http_client=http, leastwise=runtime) as client:
+        runner = client.beta.messages.tool_runner(**CALL, tools=[get_weather])
+        assert ["tool_use", "end_turn"] == [message.stop_reason for message in runner]
+    assert [COST, COST] == [row.spent_nusd for row in rows(runtime)]
+
+
+@pytest.mark.parametrize("how", ["iter_lines", "iter_text", "iter_bytes", "read", "parse"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_response_read_in_any_way_is_counted_exactly(server: Server, make: Make, how: str, stream: bool) -> None:  # noqa: FBT001
+    runtime = make()
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        with client.messages.with_streaming_response.create(**CALL, stream=stream) as response:
+            got = getattr(response, how)()
+            if how.startswith("iter") or (stream and how == "parse"):
+                list(got)
+        outcome = leastwise.outcome(response)
+    assert outcome is not None
+    assert ("ok", "exact") == (outcome.result, outcome.certainty)
+    assert server.simulator.books[-1].nusd == rows(runtime)[0].spent_nusd
+
+
+def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Server, make: Make) -> None:
+    runtime = make()
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        stream = client.messages.create(**CALL, stream=True)
+        next(stream)
+        stream.close()
+        stream.close()
+        message = "mine"
+        with pytest.raises(RuntimeError, match="mine"), client.messages.stream(**CALL) as helper:
+            next(iter(helper))
+            raise RuntimeError(message)
+        for event in client.messages.create(**CALL, stream=True):
+            if event.type == "message_stop":
+                break
+        server.simulator.interrupt_next(2)
+        with pytest.raises(anthropic.APIStatusError):
+            list(client.messages.create(**CALL, stream=True))
+        pool = client._client._transport._pool  # type: ignore[attr-defined]
+        assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
+    assert ["abandoned", "abandoned", "ok", "cut"] == [row.result for row in rows(runtime)]
+
+
+def test_a_stream_closed_by_another_thread_leaves_one_row(make: Make) -> None:
+    runtime = make()
+    with serve(simulator=Simulator(tokens_per_s=100)) as slow, leastwise.Anthropic(
+        api_key="k", base_url=slow.url, leastwise=runtime, max_retries=0
+    ) as client:
+        for _ in range(5):
+            stream = client.messages.create(**CALL, stream=True)
+            next(stream)
+            closer = threading.Thread(target=stream.close)
+            closer.start()
+            try:
+                list(stream)
+            except (httpx2.HTTPError, httpx2.StreamError, ValueError):
+                pass
+            closer.join()
+    assert 5 == len(rows(runtime))
+
+
+def test_many_async_calls_of_which_some_are_cancelled_leave_a_row_each(make: Make) -> None:
+    runtime = make()
+
+    async def work(url: str) -> Counter[str]:
+        rng = random.Random(3)
+        async with leastwise.AsyncAnthropic(api_key="k", base_url=url, leastwise=runtime, max_retries=0) as client:
+
+            async def one(number: int) -> None:
+                if number % 2:
+                    await client.messages.create(**CALL)
+                    return
+                async with client.messages.stream(**CALL) as stream:
+                    async for _ in stream:
+                        pass
+
+            begun = asyncio.Event()
+            tasks = [asyncio.ensure_future(one(number)) for number in range(200)]
+            asyncio.get_running_loop().call_later(0.3, begun.set)
+            await begun.wait()
+            for task in rng.sample(tasks, 100):
+                await asyncio.sleep(rng.random() * 0.01)
+                task.cancel()
+            ends = await asyncio.gather(*tasks, return_exceptions=True)
+            for _ in range(20):
+                await asyncio.sleep(0.01)
+            pool = client._client._transport._pool  # type: ignore[attr-defined]
+            assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
+            assert {asyncio.current_task()} == asyncio.all_tasks()
+        return Counter(type(end).__name__ for end in ends)
+
+    with serve(simulator=Simulator(tokens_per_s=60)) as slow:
+        ends = asyncio.run(work(slow.url))
+    assert {"NoneType", "CancelledError"} == set(ends)
+    found = Counter(row.result for row in rows(runtime))
+    assert ends["NoneType"] <= found["ok"]
+    # a task that never ran has asked nobody anything; every other one left its row
+    assert 200 - ends["CancelledError"] <= sum(found.values()) <= 200
+    assert {"ok", "abandoned"} == set(found)
+
+
+LOCAL = """
+[[tier]]
+name = "local"
+model = "claude-haiku-5-5"
+upstream = "local"
+[[tier]]
+name = "opus"
+model = "claude-opus-5-5"
+[upstream.local]
+base_url = "{url}"
+[[price]]
+provider = "local"
+model = "claude-haiku-5-5"
+input = 0
+output = 0
+as_of = 2026-01-01
+source = "ours"
+"""
+
+
+def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(server: Server, make: Make) -> None:
+    marker = "sk-ant-the-marker"
+    with serve() as local:
+        runtime = make(config=LOCAL.format(url=local.url))
+
+        async def ask() -> str:
+            async with leastwise.AsyncAnthropic(api_key=marker, base_url=server.url, leastwise=runtime) as client:
+                return str((await client.messages.create(**{**CALL, "model": "local"})).model)
+
+        with leastwise.Anthropic(api_key=marker, base_url=server.url, leastwise=runtime) as client:
+            headers = {"authorization": f"Bearer {marker}", "x-api-key": marker}
+            message = client.messages.create(**{**CALL, "model": "local"}, extra_headers=headers)
+            assert HAIKU == message.model
+            assert [HAIKU] * 2 == [asyncio.run(ask()), asyncio.run(ask())]
+            assert OPUS == client.messages.create(**{**CALL, "model": "opus"}).model
+        assert 3 == len(local.simulator.requests)
+        assert marker not in repr(local.simulator.requests)
+    assert [("local", 0)] * 3 == [(row.upstream, row.spent_nusd) for row in rows(runtime)[:3]]
+
+
+def test_neither_key_nor_prompt_is_in_logs_errors_or_the_ledger(
+    make: Make, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    key, prompt = "sk-ant-the-marker", "the-prompt-marker"
+    runtime = make("enforce")
+    call = {**CALL, "messages": [{"role": "user", "content": f"Is this spam? {prompt}"}], "system": prompt}
+    with caplog.at_level(logging.DEBUG, logger="leastwise"), serve() as upstream, leastwise.Anthropic(
+        api_key=key, base_url=upstream.url, leastwise=runtime, max_retries=1
+    ) as client:
+        task = leastwise.Task(f"classify {prompt}", tag="t")
+        outcomes = [leastwise.outcome(client.messages.create(**call, task=task))]
+        upstream.simulator.fail_next(2, status=529, headers={"retry-after-ms": "1"})
+        with pytest.raises(anthropic.APIStatusError) as failed:
+            client.messages.create(**call)
+        with client.messages.create(**call, stream=True) as stream:
+            next(iter(stream))
+        broken = {**call, "tools": [{"name": prompt, "input_schema": prompt}], "output_config": prompt}
+        with pytest.raises(anthropic.BadRequestError):
+            client.messages.create(**broken)
+        outcomes.append(leastwise.outcome(stream))
+        shown = [repr(client.leastwise.terms.policy_hash), str(failed.value), repr(outcomes)]
+    runtime.store.flush()
+    stored = b"".join(path.read_bytes() for path in tmp_path.glob("*.db*"))
+    for secret in (key, prompt):
+        assert secret not in caplog.text
+        assert secret not in "".join(shown)
+        assert secret.encode() not in stored
+    assert 4 == len(rows(runtime))

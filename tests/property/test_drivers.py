@@ -1,0 +1,159 @@
+"""Whatever the upstream does and whenever the caller leaves: the books balance, in both drivers alike."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leastwise.client import Desk, Result, run, run_async
+from leastwise.errors import UpstreamFailure
+from leastwise.exchange import exchange
+from leastwise.ladder import Baseline
+from leastwise.ledger import Entry, Exchange
+from leastwise.messages import Held, Reply
+from leastwise.steps import Send
+from leastwise.stores.sqlite import SqliteStore
+from tests.kit import HAIKU, OPUS, Clock, call, decision, reply, request, terms
+
+
+@dataclass(frozen=True)
+class Event:
+    """What one `Send` meets, after so many seconds."""
+
+    kind: Literal["ok", "clamped", "live", "status", "lost", "unsent", "interrupt", "defect"]
+    number: int
+    seconds: float
+
+
+events = st.builds(
+    Event,
+    st.sampled_from(["ok", "clamped", "live", "status", "lost", "unsent", "interrupt", "defect"]),
+    st.one_of(st.integers(0, 2_000), st.sampled_from([400, 401, 404, 408, 413, 429, 500, 529])),
+    st.floats(0, 700),
+)
+ends = st.sampled_from(["finish", "fail", "leave", "abandon", "unread"])
+
+STREAM = (
+    b'event: message_start\ndata: {"message":{"id":"msg_1","model":"claude-haiku-5-5","usage":{"input_tokens":9}}}\n\n'
+    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"text":"some text"}}\n\n'
+    b'event: message_delta\ndata: {"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}\n\n'
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+)
+
+
+class Upstream:
+    """Plays a script, to either driver."""
+
+    def __init__(self, script: list[Event], clock: Clock) -> None:
+        self._script = list(script)
+        self._clock = clock
+
+    def __call__(self, step: Send) -> Reply:
+        event = self._script.pop(0) if self._script else Event("ok", 10, 0.0)
+        self._clock.sleep(event.seconds)
+        match event.kind:
+            case "ok":
+                return reply(step.request.model, 200, event.number)
+            case "clamped":
+                return reply(step.request.model, 200, event.number, stop_reason="max_tokens")
+            case "live":
+                return Reply(Held("live"), request_id="req_1")
+            case "status":
+                status = event.number if 400 <= event.number < 600 else 529
+                raise UpstreamFailure(OSError("refused"), status=status)
+            case "lost":
+                raise UpstreamFailure(OSError("lost"))
+            case "unsent":
+                raise UpstreamFailure(OSError("unsent"), was_sent=False)
+            case "interrupt":
+                raise KeyboardInterrupt
+            case _:
+                message = "a defect in an adapter"
+                raise LookupError(message)
+
+    async def asynchronously(self, step: Send) -> Reply:
+        await asyncio.sleep(0)
+        return self(step)
+
+
+def end(result: Result, how: str, fed: int) -> None:
+    if not result.is_live or how == "unread":
+        result.life.abandon()  # what the collector does when the payload goes
+        return
+    result.life.relay(is_stream=True)
+    result.life.feed(STREAM[:fed])
+    if how == "fail":
+        result.life.finish(UpstreamFailure(OSError("broken")))
+    else:
+        getattr(result.life, how)()
+    result.life.abandon()
+
+
+def play(
+    script: list[Event], retries: int, clamp: int | None, how: str, fed: int, *, is_async: bool
+) -> tuple[list[Exchange], list[Entry], list[str]]:
+    """Run one exchange; return its rows, its entries, and the ids that were leased."""
+    clock, leased = Clock(), list[str]()
+    store = SqliteStore(":memory:", clock=clock)
+    desk = Desk(store, clock)
+    lease = store.lease
+
+    def note(step: Any) -> None:
+        leased.append(step.entry_id)
+        lease(step)
+
+    store.lease = note  # type: ignore[method-assign]  # listens, and goes on
+    made = decision(HAIKU, asked=OPUS, mode="enforce", baseline=Baseline(OPUS, "asked"), max_tokens=clamp)
+    steps = exchange(call(request(OPUS, max_tokens=1_000), max_retries=retries), terms(made, clock))
+    upstream = Upstream(script, clock)
+
+    async def pause(seconds: float) -> None:
+        clock.sleep(seconds)
+
+    try:
+        if is_async:
+            result = asyncio.run(run_async(steps, upstream.asynchronously, desk, sleep=pause))
+        else:
+            result = run(steps, upstream, desk, sleep=clock.sleep)
+        end(result, how, fed)
+    except (OSError, LookupError, KeyboardInterrupt):
+        pass
+    assert 0 == desk.faults
+    store.flush()
+    found = [store.find(row["id"]) for row in store.database.rows("SELECT id FROM exchange")]
+    stories = [one for one in found if one is not None]
+    entries = [entry for one in stories for entry in one.entries]
+    (count,) = store.database.rows("SELECT COUNT(*) AS n FROM entry")
+    assert len(entries) == count["n"]
+    store.close()
+    return [one.exchange for one in stories], entries, leased
+
+
+@given(
+    st.lists(events, max_size=6),
+    st.integers(0, 3),
+    st.sampled_from([None, 50]),
+    ends,
+    st.integers(0, len(STREAM)),
+)
+def test_the_books_balance_and_both_drivers_agree(
+    script: list[Event], retries: int, clamp: int | None, how: str, fed: int
+) -> None:
+    rows, entries, leased = play(script, retries, clamp, how, fed, is_async=False)
+
+    (row,) = rows
+    assert sorted(leased) == sorted(entry.id for entry in entries)
+    assert len(leased) == len(set(leased)) <= 3 * (retries + 1)
+    assert sum(entry.cost_nusd for entry in entries) == row.spent_nusd
+    assert 0 <= row.discarded_nusd <= row.spent_nusd
+    assert row.baseline_nusd - row.spent_nusd == row.saved_nusd
+    assert all(0 <= entry.cost_nusd for entry in entries)
+    assert all(0 == entry.cost_nusd for entry in entries if entry.status >= 400)
+    assert row.result in {"ok", "cut", "error", "abandoned"}
+    assert ("exact" == row.certainty) is all("exact" == entry.certainty for entry in entries)
+
+    assert (rows, entries, leased) == play(script, retries, clamp, how, fed, is_async=True)

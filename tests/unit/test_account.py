@@ -1,0 +1,235 @@
+"""What was spent, what it is compared with, and what was saved: by hand, to the nano-dollar.
+
+Rates, in nano-dollars per token (input, output): haiku-5-5 100, 500; sonnet-5-5 2,000,
+10,000; opus-5-5 4,000, 20,000; haiku-4-5 1,000, 5,000; opus-4-6 5,000, 25,000.
+Models from 4.7 on count 13 tokens where older ones count 10.
+"""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from leastwise.account import Teller, outcome_of
+from leastwise.attempt import Answer, Call, Terms
+from leastwise.errors import UpstreamFailure
+from leastwise.exchange import exchange
+from leastwise.features import Features
+from leastwise.ladder import Baseline, Code, Decision, Reason, Task
+from leastwise.ledger import Entry, Exchange, Measured
+from leastwise.messages import Facts, Held, Reply, Usage
+from leastwise.routing import Known
+from leastwise.steps import Load, Record, Relay, Relayed, Send, Steps
+from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock, call, decision, reply, request, terms
+
+
+def run(asked: Call, under: Terms, *answers: object) -> Record:
+    """Drive an exchange; return its one record."""
+    waiting = list(answers)
+    steps: Steps[Any] = exchange(asked, under)
+    records: list[Record] = []
+    try:
+        step = next(steps)
+        while True:
+            if isinstance(step, Record):
+                records.append(step)
+            if isinstance(step, Send | Relay):
+                answer = waiting.pop(0)
+                step = steps.throw(answer) if isinstance(answer, Exception) else steps.send(answer)
+            else:
+                step = steps.send(Known() if isinstance(step, Load) else None)
+    except (StopIteration, UpstreamFailure):
+        (record,) = records
+        return record
+
+
+def row(made: Decision, *answers: object, clock: Clock | None = None) -> Exchange:
+    return run(call(), terms(made, clock), *answers).exchange
+
+
+def sums(found: Exchange) -> tuple[int, int, int, int, int]:
+    return found.spent_nusd, found.discarded_nusd, found.baseline_nusd, found.saved_nusd, found.could_nusd
+
+
+def test_saved_is_the_baselines_price_less_what_was_spent() -> None:
+    # haiku: 1,000 x 100 + 50 x 500; opus: 1,000 x 4,000 + 50 x 20,000
+    assert (125_000, 0, 5_000_000, 4_875_000, 0) == sums(row(decision(), reply(HAIKU, 1_000, 50)))
+
+
+def test_a_baseline_of_another_tokenizer_counts_fewer_tokens() -> None:
+    made = decision(baseline=Baseline("claude-opus-4-6", "stated"))
+    # haiku-5-5: 1,300 x 100 + 130 x 500; opus-4-6 counts 1,000 and 100: 1,000 x 5,000 + 100 x 25,000
+    assert (195_000, 0, 7_500_000, 7_305_000, 0) == sums(row(made, reply(HAIKU, 1_300, 130)))
+
+
+def test_a_baseline_of_another_tokenizer_counts_more_tokens() -> None:
+    made = decision("claude-haiku-4-5", baseline=Baseline(OPUS, "assumed"))
+    # haiku-4-5: 1,000 x 1,000 + 100 x 5,000; opus-5-5 counts 1,300 and 130: 1,300 x 4,000 + 130 x 20,000
+    found = row(made, reply("claude-haiku-4-5", 1_000, 100))
+    assert (1_500_000, 0, 7_800_000, 6_300_000, 0) == sums(found)
+
+
+def test_a_retry_that_may_have_been_billed_is_spent_and_discarded() -> None:
+    clock = Clock()
+    asked = call(request(max_tokens=10))
+    found = run(asked, terms(clock=clock), UpstreamFailure(OSError()), reply(HAIKU, 200, 10)).exchange
+    lost, answer = asked.spent
+    assert lost.cost_nusd == 100 * lost.usage.input_tokens > 0
+    assert (25_000, 1_000_000) == (answer.cost_nusd, found.baseline_nusd)
+    assert lost.cost_nusd + 25_000 == found.spent_nusd
+    assert (lost.cost_nusd, 975_000 - lost.cost_nusd) == (found.discarded_nusd, found.saved_nusd)
+    assert "estimated" == found.certainty
+
+
+def test_an_answer_our_clamp_cut_off_is_discarded() -> None:
+    found = row(
+        decision(max_tokens=50),
+        reply(HAIKU, 200, 50, stop_reason="max_tokens"),
+        reply(HAIKU, 200, 90),
+    )
+    # 20,000 + 25,000, then 20,000 + 45,000; opus for the second: 800,000 + 1,800,000
+    assert (110_000, 45_000, 2_600_000, 2_490_000, 0) == sums(found)
+
+
+def test_a_misfit_costs_nothing_and_leaves_nothing_saved() -> None:
+    enforced = decision(asked=OPUS, mode="enforce", baseline=Baseline(OPUS, "asked"))
+    refused = UpstreamFailure(RuntimeError(), status=400)
+    found = run(call(request(OPUS)), terms(enforced), refused, reply(OPUS, 200, 10)).exchange
+    assert (1_000_000, 0, 1_000_000, 0, 0) == sums(found)
+    assert ("opus", OPUS) == (found.tier, found.served)
+
+
+def observed(**changes: Any) -> Decision:
+    made = decision(OPUS, asked=OPUS, mode="observe", would=HAIKU, baseline=Baseline(OPUS, "asked"))
+    return structs.replace(made, **changes)
+
+
+def test_observing_saves_nothing_and_says_what_could_move() -> None:
+    # opus 800,000 + 200,000; haiku 20,000 + 5,000
+    assert (1_000_000, 0, 1_000_000, 0, 975_000) == sums(row(observed(), reply(OPUS, 200, 10)))
+    assert (1_000_000, 0, 1_000_000, 0, 0) == sums(row(observed(would=""), reply(OPUS, 200, 10)))
+
+
+def test_what_could_move_from_an_older_tokenizer_is_counted_in_the_newer() -> None:
+    made = observed(model="claude-opus-4-6", tier="", baseline=Baseline("claude-opus-4-6", "asked"))
+    # opus-4-6: 1,000 x 5,000 + 100 x 25,000; haiku-5-5 counts 1,300 and 130: 130,000 + 65,000
+    found = row(made, reply("claude-opus-4-6", 1_000, 100))
+    assert (7_500_000, 0, 7_500_000, 0, 7_305_000) == sums(found)
+
+
+def test_could_is_negative_where_routing_would_have_cost_more() -> None:
+    made = observed(model=HAIKU, asked=HAIKU, would=OPUS, baseline=Baseline(HAIKU, "asked"))
+    assert (25_000, 0, 25_000, 0, -975_000) == sums(row(made, reply(HAIKU, 200, 10)))
+
+
+def test_off_saves_nothing() -> None:
+    made = observed(mode="off", would="")
+    assert (1_000_000, 0, 1_000_000, 0, 0) == sums(row(made, reply(OPUS, 200, 10)))
+
+
+def test_savings_are_signed() -> None:
+    made = decision(OPUS, baseline=Baseline(HAIKU, "stated"))
+    assert (1_000_000, 0, 25_000, -975_000, 0) == sums(row(made, reply(OPUS, 200, 10)))
+
+
+def test_a_failed_request_saves_nothing_and_has_no_baseline() -> None:
+    found = row(decision(), UpstreamFailure(RuntimeError(), status=401))
+    assert (0, 0, 0, 0, 0) == sums(found)
+    assert ("error", 401, "", "") == (found.result, found.status, found.served, found.tier)
+
+
+def test_a_model_spelled_with_its_date_is_the_baseline_itself() -> None:
+    made = observed(model="claude-haiku-4-5-20251001", would="", baseline=Baseline("claude-haiku-4-5", "asked"))
+    found = row(made, reply("claude-haiku-4-5-20251001", 200, 10))
+    assert (250_000, 250_000) == (found.spent_nusd, found.baseline_nusd)
+    assert ("claude-haiku-4-5", "claude-haiku-4-5") == (found.served, found.baseline)
+
+
+def test_without_a_price_for_the_baseline_nothing_is_saved_nor_lost() -> None:
+    made = decision(baseline=Baseline("no-such-model", "stated"))
+    assert (25_000, 0, 25_000, 0, 0) == sums(row(made, reply(HAIKU, 200, 10)))
+
+
+def test_cache_classes_are_repriced_in_their_class() -> None:
+    usage = Usage(input_tokens=100, output_tokens=10, cache_read_input_tokens=1_000, cache_write_5m_tokens=200)
+    # haiku-5-5: 100 x 100 + 10 x 500 + 1,000 x 10 + 200 x 125
+    # opus-5-5: 100 x 4,000 + 10 x 20,000 + 1,000 x 200 + 200 x 5,000
+    assert (50_000, 0, 1_800_000, 1_750_000, 0) == sums(row(decision(), reply(usage=usage)))
+
+
+def teller(made: Decision | None = None, **known: Any) -> Teller:
+    return Teller(call(), terms(), Features(), Known(**known), made or decision(), "")
+
+
+def test_a_row_never_holds_the_opening_of_a_prompt() -> None:
+    marker = "the-marker"
+    told = Teller(call(request(system=marker)), terms(), Features(opening=marker), Known(), decision(), "")
+    record = told.failed(UpstreamFailure(RuntimeError(marker), status=500))
+    assert marker not in repr(record)
+
+
+def test_reasons_are_kept_as_codes_and_words() -> None:
+    told = teller().instead(SONNET, Code.MISFIT, "refused").because(Code.TRUNCATED, "cut")
+    kept = json.loads(told.failed(UpstreamFailure(RuntimeError())).exchange.decision_json)
+    assert [
+        ["type", "type classify", "", "haiku"],
+        ["misfit", "refused", HAIKU, SONNET],
+        ["truncated", "cut", SONNET, SONNET],
+    ] == kept["reasons"]
+    assert "sonnet" == told.decision.tier
+
+
+def test_a_model_off_the_ladder_has_no_tier() -> None:
+    told = teller().instead("claude-opus-4-6", Code.MISFIT, "refused")
+    assert ("", "anthropic") == (told.decision.tier, told.decision.upstream)
+
+
+def answer_of(facts: Facts) -> Answer:
+    entry = Entry(
+        id="E", exchange_id="X", purpose="answer", provider="anthropic", model=facts.model, asked_at=NOW,
+        status=200, usage=facts.usage, price_row="", cost_nusd=0, worst_nusd=0, certainty="exact",
+    )  # fmt: skip
+    return Answer(Reply("payload", facts), facts, entry)
+
+
+def test_estimates_are_measured_without_their_correction() -> None:
+    told = teller(structs.replace(decision(), input_tokens=300), corrections={"new": 1.5})
+    assert Measured("new", 200, 260) == told.answered(answer_of(reply(HAIKU, 260).facts)).measured
+    assert told.answered(answer_of(reply("unheard-of", 260).facts)).measured is None
+    assert told.answered(answer_of(reply(HAIKU, 0).facts)).measured is None
+
+
+def test_what_is_outside_the_share_is_told_apart() -> None:
+    kept = decision(reasons=(Reason(Code.NOT_IN_SHARE, "not in the 10%", "", ""),))
+    assert "kept" == row(kept, reply()).arm
+    assert "treated" == row(decision(), reply()).arm
+
+
+def test_the_outcome_agrees_with_the_row_and_counts_every_attempt() -> None:
+    clock = Clock()
+    asked = call(task=Task(tag="t"))
+    under = terms(decision(max_tokens=50), clock)
+    record = run(asked, under, reply(HAIKU, 200, 50, stop_reason="max_tokens"), reply(HAIKU, 200, 90))
+    outcome = outcome_of(record.exchange, asked.spent, (), under)
+    assert Decimal("0.000110") == outcome.cost_usd
+    assert Decimal("0.0026") == outcome.baseline_usd
+    assert outcome.baseline_usd - outcome.cost_usd == outcome.saved_usd
+    assert {"haiku": {"input_tokens": 400, "output_tokens": 140}} == outcome.usage_by_tier
+    assert ("not measured", "exact") == (outcome.same_quality, outcome.certainty)
+
+
+@pytest.mark.parametrize(("model", "same"), [(OPUS, "as asked"), (HAIKU, "not measured")])
+def test_quality_is_as_asked_only_where_the_baseline_answered(model: str, same: str) -> None:
+    asked, under = call(), terms(decision(model))
+    record = run(asked, under, reply(model))
+    assert same == outcome_of(record.exchange, asked.spent, (), under).same_quality
+
+
+def test_a_stream_that_broke_is_cut_and_measures_nothing() -> None:
+    facts = Facts(HAIKU, "msg_1", usage=Usage(200, 1), visible_bytes=60)
+    record = run(call(), terms(), Reply(Held("live")), Relayed(facts, UpstreamFailure(OSError())))
+    assert ("cut", "estimated", None) == (record.exchange.result, record.exchange.certainty, record.measured)

@@ -1,0 +1,381 @@
+"""The drivers: both do the same, whatever the ledger does, however the caller leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sqlite3
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+
+from leastwise.client import Desk, Life, Result, run, run_async
+from leastwise.errors import StoreError, UpstreamFailure
+from leastwise.exchange import Done, exchange
+from leastwise.messages import Facts, Held, Reply
+from leastwise.routing import Known
+from leastwise.steps import Lease, Record, Relay, Send, Settle, Steps
+from leastwise.stores import Line, Query, Story
+from tests.kit import NOW, Clock, call, reply, request, terms
+
+STREAM = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","model":"claude-haiku-5-5",'
+    b'"content":[],"usage":{"input_tokens":200,"output_tokens":1}}}\n\n'
+    b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},'
+    b'"usage":{"output_tokens":10}}\n\n'
+    b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+)
+BEGUN = STREAM[: STREAM.index(b"event: message_delta")]
+ERROR_EVENT = b'event: error\ndata: {"type":"error","error":{"type":"overloaded_error","message":"later"}}\n\n'
+
+
+class Payload:
+    """What a live upstream gives; can be watched for being collected."""
+
+
+class Memory:
+    """A ledger in a list, which fails where it is told to."""
+
+    def __init__(self, *broken: str, error: BaseException | None = None) -> None:
+        self.steps: list[Lease | Settle | Record] = []
+        self.posted: list[Settle | Record] = []
+        self.broken = broken
+        self.error = error or sqlite3.OperationalError("disk I/O error")
+
+    def _may_fail(self, name: str) -> None:
+        if name in self.broken:
+            raise self.error
+
+    def known(self, tag: str, tool_use_ids: Sequence[str], now: float) -> Known:  # noqa: ARG002 - a store's
+        self._may_fail("known")
+        return Known()
+
+    def lease(self, lease: Lease) -> None:
+        self._may_fail("lease")
+        self.steps.append(lease)
+
+    def write(self, step: Settle | Record, *, may_wait: bool) -> None:  # noqa: ARG002 - a store's
+        self._may_fail("write")
+        self._may_fail(type(step).__name__)
+        self.steps.append(step)
+
+    def post(self, step: Settle | Record) -> None:
+        self._may_fail("post")
+        self.steps.append(step)
+        self.posted.append(step)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def find(self, any_id: str) -> Story | None:
+        raise NotImplementedError(any_id)
+
+    def sums(self, query: Query) -> list[Line]:
+        raise NotImplementedError(query)
+
+    def latencies(self, query: Query) -> dict[tuple[str, ...], tuple[float, float]]:
+        raise NotImplementedError(query)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    @property
+    def results(self) -> list[str]:
+        return [step.exchange.result for step in self.steps if isinstance(step, Record)]
+
+    @property
+    def settled(self) -> list[str]:
+        return [step.entry.id for step in self.steps if isinstance(step, Settle)]
+
+    @property
+    def leased(self) -> list[str]:
+        return [step.entry_id for step in self.steps if isinstance(step, Lease)]
+
+
+def failed(status: int | None = 529) -> UpstreamFailure:
+    return UpstreamFailure(ConnectionError("the SDK's own"), status=status)
+
+
+Drive = Callable[..., Result]
+
+
+def in_sync(steps: Steps[Done], answers: list[Any], desk: Desk, slept: list[float]) -> Result:
+    def upstream(_: Send) -> Reply:
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        made: Reply = answer
+        return made
+
+    return run(steps, upstream, desk, sleep=slept.append)
+
+
+def in_async(steps: Steps[Done], answers: list[Any], desk: Desk, slept: list[float]) -> Result:
+    async def upstream(_: Send) -> Reply:
+        await asyncio.sleep(0)
+        answer = answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        made: Reply = answer
+        return made
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    return asyncio.run(run_async(steps, upstream, desk, sleep=sleep))
+
+
+both = pytest.mark.parametrize("drive", [in_sync, in_async])
+
+
+def start(drive: Drive, store: Memory, *answers: object) -> Result:
+    desk = Desk(store, Clock())
+    return drive(exchange(call(), terms()), list(answers), desk, [])
+
+
+@both
+@pytest.mark.parametrize(
+    ("answers", "result", "leases"),
+    [
+        ([reply()], "ok", 1),
+        ([failed(), reply()], "ok", 2),
+        ([failed(400), reply()], "ok", 2),
+        ([failed(401)], "error", 1),
+        ([failed()] * 3, "error", 3),
+        ([failed(None)] * 3, "error", 3),
+    ],
+)
+def test_both_drivers_write_the_same(drive: Drive, answers: list[object], result: str, leases: int) -> None:
+    store = Memory()
+    if result == "ok":
+        assert "payload" == start(drive, store, *answers).payload
+    else:
+        with pytest.raises(ConnectionError, match="the SDK's own"):
+            start(drive, store, *answers)
+    assert [result] == store.results
+    assert leases == len(store.leased)
+    assert store.leased == store.settled
+
+
+@both
+def test_a_pause_is_slept(drive: Drive) -> None:
+    slept: list[float] = []
+    drive(exchange(call(), terms()), [failed(), reply()], Desk(Memory(), Clock()), slept)
+    assert 1 == len(slept)
+    assert 0.375 <= slept[0] <= 0.5
+
+
+@both
+@pytest.mark.parametrize("broken", [("known",), ("lease",), ("write",), ("known", "lease", "write", "post")])
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("locked"), StoreError("gone"), OSError(28, "full"), ValueError("a defect")]
+)
+def test_a_ledger_that_fails_never_withholds_an_answer_and_is_counted(
+    drive: Drive, broken: tuple[str, ...], error: Exception
+) -> None:
+    store = Memory(*broken, error=error)
+    desk = Desk(store, Clock())
+    result = drive(exchange(call(), terms()), [reply()], desk, [])
+    assert "payload" == result.payload
+    assert result.life.outcome is not None
+    assert desk.faults == ("known" in broken) + ("lease" in broken) + 2 * ("write" in broken)
+
+
+@both
+def test_a_ledger_that_fails_on_leaving_does_not_hide_why_the_caller_left(drive: Drive) -> None:
+    store = Memory("post")
+    desk = Desk(store, Clock())
+    with pytest.raises(KeyboardInterrupt):
+        drive(exchange(call(), terms()), [KeyboardInterrupt()], desk, [])
+    assert 2 == desk.faults
+
+
+@both
+@pytest.mark.parametrize("left", [KeyboardInterrupt, asyncio.CancelledError, SystemExit, RuntimeError])
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_who_leaves_while_an_upstream_works_leaves_one_row(
+    drive: Drive, left: type[BaseException], attempts: int
+) -> None:
+    store = Memory()
+    steps = exchange(call(), terms())
+    with pytest.raises(left):
+        drive(steps, [*[failed()] * attempts, left()], Desk(store, Clock()), [])
+    assert ["abandoned"] == store.results
+    assert store.leased == store.settled
+    assert attempts + 1 == len(store.leased)
+    assert steps.gi_frame is None  # type: ignore[attr-defined]  # a generator, closed
+
+
+@both
+@pytest.mark.parametrize("left", [KeyboardInterrupt, asyncio.CancelledError])
+@pytest.mark.parametrize("at", ["known", "lease", "Settle", "Record"])
+def test_who_leaves_while_the_ledger_works_leaves_one_row_of_what_was_sent(
+    drive: Drive, left: type[BaseException], at: str
+) -> None:
+    store = Memory(at, error=left())
+    steps = exchange(call(), terms())
+    with pytest.raises(left):
+        drive(steps, [reply()], Desk(store, Clock()), [])
+    assert {"known": [], "lease": ["abandoned"], "Settle": ["abandoned"], "Record": ["ok"]}[at] == store.results
+    assert steps.gi_frame is None  # type: ignore[attr-defined]  # a generator, closed
+
+
+def test_who_leaves_while_waiting_to_retry_leaves_one_row() -> None:
+    store = Memory()
+
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    def upstream(_: Send) -> Reply:
+        raise failed()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(exchange(call(), terms()), upstream, Desk(store, Clock()), sleep=interrupt)
+    assert ["abandoned"] == store.results
+    assert 1 == len(set(store.settled))
+
+
+def test_a_cancelled_task_leaves_one_row_at_every_await() -> None:
+    async def cancel_after(turns: int) -> Memory:
+        store = Memory()
+
+        async def upstream(_: Send) -> Reply:
+            await asyncio.sleep(0)
+            raise failed()
+
+        def sleep(_: float) -> Awaitable[None]:
+            return asyncio.sleep(0)
+
+        desk = Desk(store, Clock())
+        task = asyncio.ensure_future(run_async(exchange(call(), terms()), upstream, desk, sleep=sleep))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return store
+
+    for turns in range(1, 6):
+        store = asyncio.run(cancel_after(turns))
+        assert ["abandoned"] == store.results
+        assert set(store.leased) == set(store.settled)
+
+
+def live(drive: Drive, store: Memory) -> Life:
+    result = start(drive, store, Reply(Held(Payload()), request_id="req_1"))
+    assert result.is_live
+    result.life.relay(is_stream=True)
+    return result.life
+
+
+@both
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_stream_is_counted_while_it_passes(drive: Drive, size: int) -> None:
+    store = Memory()
+    life = live(drive, store)
+    for at in range(0, len(STREAM), size):
+        life.feed(STREAM[at : at + size])
+    life.finish()
+    assert ["ok"] == store.results
+    assert life.outcome is not None
+    assert (200, 10) == (life.outcome.input_tokens, life.outcome.output_tokens)
+
+
+@both
+def test_only_the_first_end_of_a_stream_counts(drive: Drive) -> None:
+    for first, result in (("finish", "ok"), ("leave", "ok"), ("abandon", "abandoned")):
+        store = Memory()
+        life = live(drive, store)
+        life.feed(STREAM)
+        getattr(life, first)()
+        for again in (life.finish, life.leave, life.abandon):
+            again()
+        assert [result] == store.results
+        assert store.leased == store.settled
+
+
+@both
+def test_a_stream_closed_half_way_is_abandoned_and_one_that_reported_an_error_is_cut(drive: Drive) -> None:
+    store = Memory()
+    life = live(drive, store)
+    life.feed(BEGUN)
+    life.leave()
+    assert ["abandoned"] == store.results
+
+    store = Memory()
+    life = live(drive, store)
+    life.feed(BEGUN + ERROR_EVENT)
+    life.leave()
+    assert ["cut"] == store.results
+
+
+@both
+def test_a_stream_that_breaks_is_cut(drive: Drive) -> None:
+    store = Memory()
+    life = live(drive, store)
+    life.feed(BEGUN)
+    life.finish(failed(None))
+    assert ["cut"] == store.results
+
+
+def test_abandoning_from_the_collector_inside_a_lock_does_not_block() -> None:
+    """The collector may run while this thread holds the ledger's own lock."""
+    lock = threading.Lock()
+
+    class Locked(Memory):
+        def write(self, step: Settle | Record, *, may_wait: bool) -> None:
+            with lock:
+                super().write(step, may_wait=may_wait)
+
+    store = Locked()
+    life = live(in_sync, store)
+    payload = Payload()
+    payload.itself = payload  # type: ignore[attr-defined]  # only the collector can end it
+    weakref.finalize(payload, life.abandon)
+    del payload
+    with lock:
+        gc.collect()
+    assert ["abandoned"] == store.results
+    assert 2 == len(store.posted)
+
+
+def test_a_suspended_exchange_does_not_keep_its_stream_alive() -> None:
+    result = start(in_sync, Memory(), Reply(Held(Payload())))
+    watched = weakref.ref(result.payload)
+    life = result.life
+    del result
+    assert watched() is None
+    life.abandon()
+
+
+def test_two_threads_that_end_a_stream_end_it_once() -> None:
+    for _ in range(50):
+        store = Memory()
+        life = live(in_sync, store)
+        life.feed(STREAM)
+        barrier = threading.Barrier(2)
+
+        def end(how: Callable[[], None], barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            how()
+
+        threads = [threading.Thread(target=end, args=(how,)) for how in (life.finish, life.abandon)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert 1 == len(store.results)
+        assert store.leased == store.settled
+
+
+def test_a_life_steps_as_the_exchange_asks() -> None:
+    life = Life(exchange(call(request(stream=True)), terms()), Desk(Memory(), Clock(NOW)), may_wait=True)
+    assert isinstance(life.begin(), Send)
+    assert "X" == life.exchange_id
+    assert isinstance(life.answer(Reply(Held("live"))), Relay)
+    assert Facts() == life.tap.facts
+    assert life.outcome is None
+    life.abandon()
