@@ -80,7 +80,7 @@ def measure(turns: int, quiet: Quiet) -> Result:
             for name in (_AUTO, _ASYNC)
         ),
         reading=tuple(_reading(found, over)),
-        packages=("leastwise", "msgspec"),
+        packages=("msgspec",),
         facts=quiet.facts(),
     )
 

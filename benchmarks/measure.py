@@ -30,6 +30,7 @@ LEASTWISE: Final = (sys.executable, "-c", "import sys; from leastwise.cli import
 
 _QUIET: Final = 0.10  # share of all cores that others may keep busy
 _LOOK_S: Final = 0.1
+_LOOP_TURNS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +135,15 @@ class Quiet:
             self._left_s -= 1 + _LOOK_S
 
     def facts(self) -> dict[str, str]:
-        """Return the load at the beginning and the end, and how busy others were between turns."""
+        """Return how fast the machine is, and how busy it was: at both ends, and others between turns."""
         seen = sorted(self._seen)
         began, ended = (
             ", ".join(f"{load:.2f}" for load in loads) for loads in (self._began, os.getloadavg())
         )
-        found = {"load average": f"{began} at the start, {ended} at the end"}
+        found = {
+            "speed": f"{loop_ns():.0f} ns for one turn of a plain loop, afterwards",
+            "load average": f"{began} at the start, {ended} at the end",
+        }
         if seen:
             busy = f"{_at(seen, 0.5):.0%} of all cores before the median turn, {seen[-1]:.0%} at most"
             found["busy with other work"] = busy
@@ -225,6 +229,19 @@ def timing_of(turns: Sequence[Sequence[int]]) -> Timing:
 
 def _at(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def loop_ns() -> float:
+    """Return what one turn of a plain loop takes at best: how fast this machine runs Python just now."""
+    best = min(_timed(Subject("loop", _loop), 50))
+    return best / _LOOP_TURNS
+
+
+def _loop(_: None) -> int:
+    total = 0
+    for number in range(_LOOP_TURNS):
+        total += number
+    return total
 
 
 def clock_us() -> float:

@@ -74,7 +74,7 @@ def measure(_turns: int, quiet: Quiet) -> Result | None:
         tables=(_by_tier(found), _by_source(found), _by_reason(found), _by_size(found)),
         figures=(),
         reading=tuple(_reading(found)),
-        packages=("leastwise", "pyarrow"),
+        packages=("pyarrow",),
         facts={"prices of": whole["prices_of"], **quiet.facts()},
     )
 

@@ -84,7 +84,7 @@ def measure(turns: int, quiet: Quiet) -> Result:
             ),
             "`-X importtime` slows what it measures; its rows tell the order, not the sum.",
         ),
-        packages=("leastwise", "cyclopts", "rich", "msgspec"),
+        packages=("cyclopts", "rich", "msgspec"),
         facts=quiet.facts(),
     )
 

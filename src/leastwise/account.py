@@ -131,7 +131,10 @@ class Teller:
         if entry is None:
             return 0, 0
         decision = self.decision
-        if canonical(entry.model) == canonical(decision.baseline.model) or entry.cost_nusd == 0 == entry.usage.output_tokens:
+        if (
+            canonical(entry.model) == canonical(decision.baseline.model)
+            or entry.cost_nusd == 0 == entry.usage.output_tokens
+        ):
             baseline_nusd = entry.cost_nusd
         else:
             baseline_nusd = self._repriced(entry, decision.baseline.model)

@@ -286,7 +286,7 @@ def may_retry(failure: UpstreamFailure) -> bool:
 
 
 def pause_s(headers: Mapping[str, str], turn: int, rng: random.Random, now: float) -> float:
-    """Return seconds to wait before retry number `turn`, as the upstream asks, else doubling from 0.5 to 8."""
+    """Return seconds to wait before retry `turn`: as the upstream asks, else doubling from 0.5 to 8."""
     hinted = _hinted_pause_s(headers, now)
     if hinted is not None and 0 < hinted <= _LONGEST_HINT_S:
         return hinted

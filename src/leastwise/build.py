@@ -27,7 +27,7 @@ from leastwise.attempt import Call, Terms, moment
 from leastwise.client import Desk
 from leastwise.compile import misfit
 from leastwise.config import Config, Upstream, load, policy, price_book
-from leastwise.errors import ConfigError, LeastwiseError
+from leastwise.errors import LeastwiseError
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Code, Decision, Mode, Outcome, Reason, Task
 from leastwise.ledger import new_id
@@ -221,7 +221,9 @@ def observing_line(store: Store, now: float) -> str:
     lines = store.sums(Query(since=now - _OBSERVED_S, by=("mode",)))
     observed = [line for line in lines if line.group[0] == "observe"]
     could, spent = sum(line.could_nusd for line in observed), sum(line.spent_nusd for line in observed)
-    return f"{_OBSERVING} Up to {show(could, 2)} of {show(spent, 2)} could move, quality unknown. {_SWITCH_ON}"
+    return (
+        f"{_OBSERVING} Up to {show(could, 2)} of {show(spent, 2)} could move, quality unknown. {_SWITCH_ON}"
+    )
 
 
 def _stamps(config: Config) -> tuple[tuple[str, int, int], ...]:

@@ -61,13 +61,17 @@ class Desk:
             self._count("reading")
             return otherwise
 
-    def write(self, step: Lease | Settle | Record, *, may_wait: bool) -> None:
-        """Carry out a step that writes."""
+    def lease(self, step: Lease) -> None:
+        """Reserve before sending."""
         try:
-            if isinstance(step, Lease):
-                self.store.lease(step)
-            else:
-                self.store.write(step, may_wait=may_wait)
+            self.store.lease(step)
+        except Exception:  # noqa: BLE001 - as above
+            self._count("writing")
+
+    def write(self, *steps: Settle | Record, may_wait: bool) -> None:
+        """Write these steps together."""
+        try:
+            self.store.write(*steps, may_wait=may_wait)
         except Exception:  # noqa: BLE001 - as above
             self._count("writing")
 
@@ -101,7 +105,7 @@ class Life:
         self._desk = desk
         self._may_wait = may_wait
         self._lease: Lease | None = None
-        self._record: Record | None = None  # while it is being written
+        self._unwritten: list[Settle | Record] = []  # a settlement waits for the row that follows it
         self._open = [True]  # popped once, by whoever ends this life: `list.pop` is atomic
         self.tap = Tap()
         self.outcome: Outcome | None = None
@@ -128,6 +132,7 @@ class Life:
             step = advance()
             while not isinstance(step, Send | Sleep | Relay):
                 step = self._steps.send(self._carry_out(step))
+            self._write()
         except StopIteration as stop:
             done = stop.value
             assert isinstance(done, Done)
@@ -141,12 +146,19 @@ class Life:
         if isinstance(step, Lease):
             self._lease = step  # before the store hears of it: from here on leaving leaves a row
             self.exchange_id = step.exchange_id
-        elif isinstance(step, Record):
-            self._record = step
-        self._desk.write(step, may_wait=self._may_wait)
+            self._desk.lease(step)
+            return None
+        self._unwritten.append(step)
         if isinstance(step, Record):
-            self._lease = self._record = None
+            self._write()
+            self._lease = None
         return None
+
+    def _write(self) -> None:
+        """Write what waits, in one transaction."""
+        if self._unwritten:
+            self._desk.write(*self._unwritten, may_wait=self._may_wait)
+            self._unwritten = []
 
     def relay(self, *, is_stream: bool) -> None:
         """Begin to count a live reply."""
@@ -172,14 +184,13 @@ class Life:
         """Write what was used so far and end; does nothing after the end."""
         if not self._claim():
             return
-        lease, record = self._lease, self._record
-        self._lease = self._record = None
+        lease, steps = self._lease, self._unwritten
+        self._lease, self._unwritten = None, []
         try:
-            if record is not None:  # written twice is as good as once
-                self._desk.post(record)
-            elif lease is not None:
-                for step in lease.on_abandon(self.tap.facts):
-                    self._desk.post(step)
+            if lease is not None and not any(isinstance(step, Record) for step in steps):
+                steps = [*steps, *lease.on_abandon(self.tap.facts)]
+            for step in steps:  # written twice is as good as once
+                self._desk.post(step)
         finally:
             self._steps.close()
 

@@ -85,7 +85,11 @@ def _misfit_of_history(request: Request) -> str | None:
 
 
 def _marks_cache(request: Request) -> bool:
-    places = [request.get("system"), request.get("tools"), *(turn.get("content") for turn in request.messages)]
+    places = [
+        request.get("system"),
+        request.get("tools"),
+        *(turn.get("content") for turn in request.messages),
+    ]
     return any("cache_control" in block for place in places for block in blocks_of(place))
 
 

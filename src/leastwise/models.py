@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
@@ -116,6 +116,7 @@ class Models:
         return (NEW_TOKENS, OLD_TOKENS) if theirs.tokenizer == "new" else (OLD_TOKENS, NEW_TOKENS)
 
 
+@lru_cache(maxsize=1024)  # asked several times for each call, and a pure function
 def canonical(model: str) -> str:
     """Return a Claude model's plain id: without date, Bedrock's prefix and version, or Vertex's `@date`.
 

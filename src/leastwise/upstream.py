@@ -7,7 +7,6 @@ certificates come from the environment, as the operating system's tools take the
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -75,7 +74,7 @@ class HttpUpstream:
         answer, headers = await self._call("POST", step.request.endpoint, body)
         return Reply(answer, Facts.read(answer), request_id=headers.get("request-id", ""))
 
-    async def models(self) -> list[Mapping[str, Any]]:
+    async def models(self) -> list[dict[str, Any]]:
         """Return the account's models, as `GET /v1/models` lists them.
 
         Raises:

@@ -164,7 +164,7 @@ def test_an_exchange_without_an_attempt_is_a_story(store: Store) -> None:
 def test_twice_is_as_good_as_once(store: Store) -> None:
     row = exchange(tag="mail", spent_nusd=200_000)
     attempt = entry(row, charges=(Charge("b", "w", 200_000),))
-    steps = (Settle(attempt), Record(row, ("toolu_1",), "m1", Measured("new", 15_000, 18_000)))
+    steps = (Settle(attempt), Record(row, ("toolu_1",), "m1", Measured("new", 20_000, 30_000)))
     write(store, *steps, *steps)
     for step in steps:
         store.post(step)
@@ -172,7 +172,7 @@ def test_twice_is_as_good_as_once(store: Store) -> None:
 
     assert Story(row, (attempt,)) == store.find(row.id)
     assert [(1, 200_000)] == [(line.calls, line.spent_nusd) for line in store.sums(Query())]
-    assert {} == store.known("mail", (), NOW).corrections  # 18,000 tokens seen once are too few, twice not
+    assert {"new": 1.25} == store.known("mail", (), NOW).corrections  # (30 + 20) / (20 + 20), not 80 / 60
 
 
 def test_a_lease_reserves_nothing_without_a_budget(store: Store) -> None:
@@ -365,7 +365,7 @@ def test_a_tags_baseline_is_the_model_it_asked_for_most(store: Store) -> None:
 
 def test_what_changes_slowly_is_remembered_for_a_second(store: Store) -> None:
     learned = Record(
-        exchange(tag="mail", mode="observe", asked="opus"), measured=Measured("new", 20_000, 25_000)
+        exchange(tag="mail", mode="observe", asked="opus"), measured=Measured("new", 20_000, 30_000)
     )
     before = store.known("mail", (), NOW)
     write(store, learned)
@@ -388,14 +388,18 @@ def test_many_tags_do_not_fill_the_memory_and_each_is_answered(store: Store) -> 
 @pytest.mark.parametrize(
     ("measured", "corrections"),
     [
-        pytest.param([("new", 10_000, 19_999)], {}, id="too few tokens"),
-        pytest.param([("new", 10_000, 20_000)], {"new": 2.0}, id="enough"),
-        pytest.param([("new", 10_000, 12_000), ("new", 6_000, 12_000)], {"new": 1.5}, id="added up"),
-        pytest.param([("new", 20_000, 25_000), ("old", 1, 2)], {"new": 1.25}, id="each tokenizer alone"),
-        pytest.param([("new", 0, 90_000)], {}, id="nothing estimated"),
+        pytest.param([], {}, id="nothing"),
+        pytest.param([("new", 20_000, 30_000)], {"new": 1.25}, id="drawn towards 1 by 20,000 tokens"),
+        pytest.param([("new", 12_000, 20_000), ("new", 8_000, 20_000)], {"new": 1.5}, id="added up"),
+        pytest.param(
+            [("new", 20_000, 30_000), ("old", 20_000, 20_000)],
+            {"new": 1.25, "old": 1.0},
+            id="each tokenizer alone",
+        ),
+        pytest.param([("new", 0, 900_000)], {"new": 2.0}, id="never more than twice"),
     ],
 )
-def test_token_ratios_are_learned_from_enough_tokens(
+def test_token_ratios_are_learned_from_what_was_counted(
     store: Store, measured: list[tuple[str, int, int]], corrections: dict[str, float]
 ) -> None:
     write(store, *(Record(exchange(), measured=Measured(*each)) for each in measured))

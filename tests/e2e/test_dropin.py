@@ -61,7 +61,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
 
 def sync_client(server: Server, runtime: Runtime, **arguments: Any) -> leastwise.Anthropic:
-    return leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime, max_retries=0, **arguments)
+    return leastwise.Anthropic(
+        api_key="k", base_url=server.url, leastwise=runtime, max_retries=0, **arguments
+    )
 
 
 def story(runtime: Runtime, any_id: str | None) -> Story:
@@ -158,7 +160,9 @@ def test_streams_of_both_kinds(server: Server, make: Make) -> None:
     runtime = make()
     client = sync_client(server, runtime)
 
-    with client.messages.stream(model="auto", max_tokens=1024, messages=ASK, task=leastwise.Task(tag="s")) as stream:
+    with client.messages.stream(
+        model="auto", max_tokens=1024, messages=ASK, task=leastwise.Task(tag="s")
+    ) as stream:
         assert leastwise.outcome(stream) is None
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
@@ -184,7 +188,9 @@ def test_parse_raw_streaming_and_beta(server: Server, make: Make) -> None:
     runtime = make()
     client = sync_client(server, runtime)
     task = leastwise.Task("spam or not spam")
-    parsed = client.messages.parse(model="auto", max_tokens=1024, messages=ASK, output_format=Verdict, task=task)
+    parsed = client.messages.parse(
+        model="auto", max_tokens=1024, messages=ASK, output_format=Verdict, task=task
+    )
     assert isinstance(parsed.parsed_output, Verdict)
 
     messages: Any = client.messages  # `task` is typed on `create`, `stream` and `parse` only
@@ -214,7 +220,10 @@ def test_a_tool_loop_stays_on_the_model_that_made_the_call(server: Server, make:
     ask = {"role": "user", "content": "What is the weather in Paris? use the tool"}
     first = client.messages.create(**arguments, messages=[ask], task=leastwise.Task(tier="sonnet"))
     (call,) = [block for block in first.content if block.type == "tool_use"]
-    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "sunny"}]}
+    result = {
+        "role": "user",
+        "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "sunny"}],
+    }
     turns = [ask, {"role": "assistant", "content": first.content}, result]
 
     again = sync_client(server, make())  # another client of the same ledger
@@ -231,7 +240,9 @@ def test_with_options_and_copies_stay_leastwise(server: Server, make: Make) -> N
     other = client.with_options(timeout=20)
     assert isinstance(other, leastwise.Anthropic)
     assert HAIKU == other.messages.create(model="auto", max_tokens=1024, messages=ASK).model
-    assert HAIKU == client.copy(max_retries=1).messages.create(model="auto", max_tokens=1024, messages=ASK).model
+    assert (
+        HAIKU == client.copy(max_retries=1).messages.create(model="auto", max_tokens=1024, messages=ASK).model
+    )
 
 
 def test_wrap_leaves_the_original_alone(server: Server, make: Make) -> None:
@@ -337,7 +348,9 @@ async def use_the_async_face(server: Server, runtime: Runtime) -> None:
         assert "exact" == told.certainty
         raw = await client.messages.create(model="auto", max_tokens=1024, messages=ASK, stream=True)
         assert "message_stop" == [event.type async for event in raw][-1]
-        again = await client.with_options(timeout=9).messages.create(model="haiku", max_tokens=1024, messages=ASK)
+        again = await client.with_options(timeout=9).messages.create(
+            model="haiku", max_tokens=1024, messages=ASK
+        )
         assert HAIKU == again.model
 
 

@@ -68,7 +68,10 @@ def make(tmp_path: Path) -> Iterator[Make]:
         if config:
             file = tmp_path / "leastwise.toml"
             file.write_text(config)
-        environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/{len(made)}.db", "XDG_CONFIG_HOME": str(tmp_path)}
+        environ = {
+            "LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/{len(made)}.db",
+            "XDG_CONFIG_HOME": str(tmp_path),
+        }
         runtime = Runtime(load(file, environ, cwd=tmp_path, arguments={"mode": mode}))
         made.append(runtime)
         return runtime
@@ -78,7 +81,9 @@ def make(tmp_path: Path) -> Iterator[Make]:
         runtime.close()
 
 
-def canned(content: bytes, kind: str = "application/json", status: int = 200, **headers: str) -> httpx2.Client:
+def canned(
+    content: bytes, kind: str = "application/json", status: int = 200, **headers: str
+) -> httpx2.Client:
     """Return an HTTP client that answers everything with these bytes."""
     given = {"content-type": kind, "request-id": "req_x", **headers}
     answer = httpx2.MockTransport(lambda _: httpx2.Response(status, headers=given, content=content))
@@ -144,7 +149,9 @@ def test_an_odd_answer_is_what_the_sdk_makes_of_it_and_is_paid_for(make: Make, n
     content, kind, use, result, certainty = ODD_ANSWERS[name]
     runtime = make()
     alone = anthropic.Anthropic(api_key="k", http_client=canned(content, kind), max_retries=0)
-    ours = leastwise.Anthropic(api_key="k", http_client=canned(content, kind), max_retries=0, leastwise=runtime)
+    ours = leastwise.Anthropic(
+        api_key="k", http_client=canned(content, kind), max_retries=0, leastwise=runtime
+    )
     assert outcome_of(use, alone) == outcome_of(use, ours)
     (row,) = rows(runtime)
     assert (result, certainty) == (row.result, row.certainty)
@@ -170,7 +177,10 @@ ODD_BODIES: dict[str, dict[str, Any]] = {
             {
                 "role": "user",
                 "content": [
-                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "FILE"}},
+                    {
+                        "type": "image",
+                        "source": {"type": "base64", "media_type": "image/png", "data": "FILE"},
+                    },
                     {"type": "text", "text": "What is this?"},
                 ],
             }
@@ -222,7 +232,11 @@ def test_extra_query_headers_and_timeouts_pass(server: Server, make: Make) -> No
 def test_what_a_turn_gave_may_be_given_back(server: Server, make: Make) -> None:
     with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=make()) as client:
         first = client.messages.create(**CALL)
-        turns = [*ASK, {"role": "assistant", "content": first.content}, {"role": "user", "content": "And now?"}]
+        turns = [
+            *ASK,
+            {"role": "assistant", "content": first.content},
+            {"role": "user", "content": "And now?"},
+        ]
         assert OPUS == client.messages.create(**{**CALL, "messages": turns}).model
 
 
@@ -242,9 +256,12 @@ def test_the_sdks_words_when_there_is_no_key_and_nothing_is_charged(
 
 def test_missing_and_unknown_arguments_are_the_sdks_errors(make: Make) -> None:
     for given in ({"model": OPUS}, {**CALL, "temprature": 1}):
-        alone = outcome_of(lambda c, given=given: c.messages.create(**given), anthropic.Anthropic(api_key="k"))
+        alone = outcome_of(
+            lambda c, given=given: c.messages.create(**given), anthropic.Anthropic(api_key="k")
+        )
         ours = outcome_of(
-            lambda c, given=given: c.messages.create(**given), leastwise.Anthropic(api_key="k", leastwise=make())
+            lambda c, given=given: c.messages.create(**given),
+            leastwise.Anthropic(api_key="k", leastwise=make()),
         )
         assert alone == ours
         assert "TypeError" == ours[0]
@@ -252,7 +269,9 @@ def test_missing_and_unknown_arguments_are_the_sdks_errors(make: Make) -> None:
 
 @pytest.mark.parametrize("way", ["create", "parse", "stream", "beta"])
 @pytest.mark.parametrize("task", [None, leastwise.Task(tag="t")])
-def test_a_warning_of_the_sdk_names_the_callers_line(make: Make, way: str, task: leastwise.Task | None) -> None:
+def test_a_warning_of_the_sdk_names_the_callers_line(
+    make: Make, way: str, task: leastwise.Task | None
+) -> None:
     with leastwise.Anthropic(api_key="k", http_client=canned(whole()), leastwise=make()) as client:
         messages: Any = client.beta.messages if way == "beta" else client.messages
         method = getattr(messages, "create" if way == "beta" else way)
@@ -269,7 +288,11 @@ def test_a_message_is_as_good_as_the_sdks_own(make: Make) -> None:
         alone = plain.messages.create(**CALL)
     assert type(alone) is type(message)
     assert alone == message == copy.deepcopy(message)
-    assert (alone.to_json(), repr(alone), alone._request_id) == (message.to_json(), repr(message), message._request_id)
+    assert (alone.to_json(), repr(alone), alone._request_id) == (
+        message.to_json(),
+        repr(message),
+        message._request_id,
+    )
     assert leastwise.outcome(message) == leastwise.outcome(copy.deepcopy(message))
 
 
@@ -284,7 +307,10 @@ def test_copies_of_every_kind_of_client_stay_leastwise(make: Make) -> None:
     )
     kinds: list[tuple[Any, str]] = [
         (Mine(api_key="k", http_client=canned(whole()), leastwise=runtime), OPUS),
-        (leastwise.wrap(anthropic.Anthropic(api_key="k", http_client=canned(whole())), leastwise=runtime), OPUS),
+        (
+            leastwise.wrap(anthropic.Anthropic(api_key="k", http_client=canned(whole())), leastwise=runtime),
+            OPUS,
+        ),
         (leastwise.wrap(bedrock, leastwise=runtime), "us.anthropic.claude-haiku-4-5-20251001-v1:0"),
         (leastwise.wrap(vertex, leastwise=runtime), "claude-haiku-4-5@20251001"),
     ]
@@ -327,7 +353,11 @@ def test_credentials_of_a_profile_are_found_and_copied(
 
     def sent() -> tuple[str | None, ...]:
         headers = server.simulator.requests[-1].headers
-        return headers.get("authorization"), headers.get("anthropic-workspace-id"), headers.get("anthropic-beta")
+        return (
+            headers.get("authorization"),
+            headers.get("anthropic-workspace-id"),
+            headers.get("anthropic-beta"),
+        )
 
     with anthropic.Anthropic() as alone:
         alone.messages.create(**CALL)
@@ -372,7 +402,9 @@ def test_the_sdks_tool_runner_passes_through_exchanges(make: Make) -> None:
 
 @pytest.mark.parametrize("how", ["iter_lines", "iter_text", "iter_bytes", "read", "parse"])
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_response_read_in_any_way_is_counted_exactly(server: Server, make: Make, how: str, stream: bool) -> None:  # noqa: FBT001
+def test_a_response_read_in_any_way_is_counted_exactly(
+    server: Server, make: Make, how: str, stream: bool
+) -> None:
     runtime = make()
     with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
         with client.messages.with_streaming_response.create(**CALL, stream=stream) as response:
@@ -409,9 +441,10 @@ def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Se
 
 def test_a_stream_closed_by_another_thread_leaves_one_row(make: Make) -> None:
     runtime = make()
-    with serve(simulator=Simulator(tokens_per_s=100)) as slow, leastwise.Anthropic(
-        api_key="k", base_url=slow.url, leastwise=runtime, max_retries=0
-    ) as client:
+    with (
+        serve(simulator=Simulator(tokens_per_s=100)) as slow,
+        leastwise.Anthropic(api_key="k", base_url=slow.url, leastwise=runtime, max_retries=0) as client,
+    ):
         for _ in range(5):
             stream = client.messages.create(**CALL, stream=True)
             next(stream)
@@ -430,7 +463,9 @@ def test_many_async_calls_of_which_some_are_cancelled_leave_a_row_each(make: Mak
 
     async def work(url: str) -> Counter[str]:
         rng = random.Random(3)
-        async with leastwise.AsyncAnthropic(api_key="k", base_url=url, leastwise=runtime, max_retries=0) as client:
+        async with leastwise.AsyncAnthropic(
+            api_key="k", base_url=url, leastwise=runtime, max_retries=0
+        ) as client:
 
             async def one(number: int) -> None:
                 if number % 2:
@@ -485,13 +520,17 @@ source = "ours"
 """
 
 
-def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(server: Server, make: Make) -> None:
+def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(
+    server: Server, make: Make
+) -> None:
     marker = "sk-ant-the-marker"
     with serve() as local:
         runtime = make(config=LOCAL.format(url=local.url))
 
         async def ask() -> str:
-            async with leastwise.AsyncAnthropic(api_key=marker, base_url=server.url, leastwise=runtime) as client:
+            async with leastwise.AsyncAnthropic(
+                api_key=marker, base_url=server.url, leastwise=runtime
+            ) as client:
                 return str((await client.messages.create(**{**CALL, "model": "local"})).model)
 
         with leastwise.Anthropic(api_key=marker, base_url=server.url, leastwise=runtime) as client:
@@ -511,9 +550,11 @@ def test_neither_key_nor_prompt_is_in_logs_errors_or_the_ledger(
     key, prompt = "sk-ant-the-marker", "the-prompt-marker"
     runtime = make("enforce")
     call = {**CALL, "messages": [{"role": "user", "content": f"Is this spam? {prompt}"}], "system": prompt}
-    with caplog.at_level(logging.DEBUG, logger="leastwise"), serve() as upstream, leastwise.Anthropic(
-        api_key=key, base_url=upstream.url, leastwise=runtime, max_retries=1
-    ) as client:
+    with (
+        caplog.at_level(logging.DEBUG, logger="leastwise"),
+        serve() as upstream,
+        leastwise.Anthropic(api_key=key, base_url=upstream.url, leastwise=runtime, max_retries=1) as client,
+    ):
         task = leastwise.Task(f"classify {prompt}", tag="t")
         outcomes = [leastwise.outcome(client.messages.create(**call, task=task))]
         upstream.simulator.fail_next(2, status=529, headers={"retry-after-ms": "1"})

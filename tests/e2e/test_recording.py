@@ -113,7 +113,9 @@ def test_tools_and_what_is_parsed_are_written(client: anthropic.Anthropic, path:
     assert raw.parse().id == whole["response"]["id"]
 
 
-def test_errors_and_what_was_left_are_written(client: anthropic.Anthropic, server: Server, path: Path) -> None:
+def test_errors_and_what_was_left_are_written(
+    client: anthropic.Anthropic, server: Server, path: Path
+) -> None:
     recording = leastwise.record(client, path)
     server.simulator.fail_next(status=529)
     with pytest.raises(anthropic.APIStatusError):
@@ -167,7 +169,9 @@ def test_what_a_task_says_goes_where_it_did_and_not_into_the_file(server: Server
         assert {**CALL, "model": "auto"} == line["request"]
 
 
-def test_a_file_that_cannot_be_made_is_said_before_anything_is_sent(client: anthropic.Anthropic, path: Path) -> None:
+def test_a_file_that_cannot_be_made_is_said_before_anything_is_sent(
+    client: anthropic.Anthropic, path: Path
+) -> None:
     with pytest.raises(OSError, match="calls"):
         leastwise.record(client, path / "below" / "calls.jsonl")
 
@@ -194,7 +198,9 @@ def test_a_file_that_cannot_be_written_any_more_withholds_no_answer(
 def test_an_answer_that_is_no_message_is_written_as_it_came(
     path: Path, content: bytes, kind: str, written: object
 ) -> None:
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers={"content-type": kind}, content=content))
+    transport = httpx2.MockTransport(
+        lambda _: httpx2.Response(200, headers={"content-type": kind}, content=content)
+    )
     with anthropic.Anthropic(
         api_key="k", http_client=anthropic.DefaultHttpxClient(transport=transport), max_retries=0
     ) as client:
@@ -245,7 +251,9 @@ def test_the_report_reads_what_was_recorded(
     assert 1 == json.loads(capsys.readouterr().out)["schema"]
 
 
-def test_nothing_is_logged_of_what_is_said(client: anthropic.Anthropic, path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_logged_of_what_is_said(
+    client: anthropic.Anthropic, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG, logger="leastwise"):
         leastwise.record(client, path).messages.create(**CALL)
     assert "Win $1000" not in caplog.text

@@ -38,9 +38,11 @@ events = st.builds(
 ends = st.sampled_from(["finish", "fail", "leave", "abandon", "unread"])
 
 STREAM = (
-    b'event: message_start\ndata: {"message":{"id":"msg_1","model":"claude-haiku-5-5","usage":{"input_tokens":9}}}\n\n'
-    b'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,"delta":{"text":"some text"}}\n\n'
-    b'event: message_delta\ndata: {"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}\n\n'
+    b"event: message_start\n"
+    b'data: {"message":{"id":"msg_1","model":"claude-haiku-5-5","usage":{"input_tokens":9}}}\n\n'
+    b'event: content_block_delta\ndata: {"index":0,"delta":{"type":"text_delta","text":"some text"}}\n\n'
+    b"event: message_delta\n"
+    b'data: {"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}\n\n'
     b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 )
 

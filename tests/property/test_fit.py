@@ -38,7 +38,11 @@ conversations = st.sampled_from(
         [turn("user", MARKED), {"role": "assistant", "content": "Hi"}, ASK],
         [ASK, {"role": "assistant", "content": "{"}],
         [ASK, {"role": "assistant", "content": "Hi"}, {"role": "system", "content": "Be brief"}, ASK],
-        [ASK, turn("assistant", {"type": "thinking", "thinking": "", "signature": "s"}, CALL), turn("user", RESULT)],
+        [
+            ASK,
+            turn("assistant", {"type": "thinking", "thinking": "", "signature": "s"}, CALL),
+            turn("user", RESULT),
+        ],
     ]
 )
 thinking = st.one_of(
@@ -52,7 +56,9 @@ output = st.fixed_dictionaries(
         "format": st.sampled_from([{"type": "json_schema", "schema": CLOSED}]),
     },
 )
-choices = st.sampled_from([{"type": "auto"}, {"type": "none"}, {"type": "any"}, {"type": "tool", "name": "look"}])
+choices = st.sampled_from(
+    [{"type": "auto"}, {"type": "none"}, {"type": "any"}, {"type": "tool", "name": "look"}]
+)
 bodies = st.fixed_dictionaries(
     {
         "model": st.sampled_from(IDS),
@@ -84,7 +90,9 @@ def status(body: bytes, version: str) -> int:
 
 @settings(max_examples=600, deadline=None)
 @given(bodies, st.sampled_from(IDS), st.sampled_from(["2023-06-01", "2026-10-21"]))
-def test_what_fits_is_answered_and_differs_only_in_its_model(body: dict[str, Any], target: str, version: str) -> None:
+def test_what_fits_is_answered_and_differs_only_in_its_model(
+    body: dict[str, Any], target: str, version: str
+) -> None:
     received = json.dumps(body).encode()
     asked = Request.parse(received, version=version)
     assume(misfit(asked, target, MODELS) is None)

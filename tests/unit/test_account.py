@@ -143,7 +143,9 @@ def test_a_failed_request_saves_nothing_and_has_no_baseline() -> None:
 
 
 def test_a_model_spelled_with_its_date_is_the_baseline_itself() -> None:
-    made = observed(model="claude-haiku-4-5-20251001", would="", baseline=Baseline("claude-haiku-4-5", "asked"))
+    made = observed(
+        model="claude-haiku-4-5-20251001", would="", baseline=Baseline("claude-haiku-4-5", "asked")
+    )
     found = row(made, reply("claude-haiku-4-5-20251001", 200, 10))
     assert (250_000, 250_000) == (found.spent_nusd, found.baseline_nusd)
     assert ("claude-haiku-4-5", "claude-haiku-4-5") == (found.served, found.baseline)
@@ -155,7 +157,9 @@ def test_without_a_price_for_the_baseline_nothing_is_saved_nor_lost() -> None:
 
 
 def test_cache_classes_are_repriced_in_their_class() -> None:
-    usage = Usage(input_tokens=100, output_tokens=10, cache_read_input_tokens=1_000, cache_write_5m_tokens=200)
+    usage = Usage(
+        input_tokens=100, output_tokens=10, cache_read_input_tokens=1_000, cache_write_5m_tokens=200
+    )
     # haiku-5-5: 100 x 100 + 10 x 500 + 1,000 x 10 + 200 x 125
     # opus-5-5: 100 x 4,000 + 10 x 20,000 + 1,000 x 200 + 200 x 5,000
     assert (50_000, 0, 1_800_000, 1_750_000, 0) == sums(row(decision(), reply(usage=usage)))

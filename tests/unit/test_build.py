@@ -151,7 +151,9 @@ def test_an_exchange_keeps_the_policy_it_began_with(house: House) -> None:
 
 
 def test_a_ladder_whose_prices_fall_is_refused(house: House) -> None:
-    house.write('[[tier]]\nname = "a"\nmodel = "claude-opus-5-5"\n[[tier]]\nname = "b"\nmodel = "claude-haiku-5-5"\n')
+    house.write(
+        '[[tier]]\nname = "a"\nmodel = "claude-opus-5-5"\n[[tier]]\nname = "b"\nmodel = "claude-haiku-5-5"\n'
+    )
     with pytest.raises(ConfigError, match="prices do not rise along the ladder: a before b"):
         house.open()
 
@@ -180,7 +182,9 @@ def test_observing_is_said_once_by_each_runtime_with_its_sums(
 
 
 @pytest.mark.parametrize("mode", ["enforce", "off"])
-def test_who_does_not_observe_does_not_say_so(house: House, caplog: pytest.LogCaptureFixture, mode: str) -> None:
+def test_who_does_not_observe_does_not_say_so(
+    house: House, caplog: pytest.LogCaptureFixture, mode: str
+) -> None:
     house.write(FILE.format(mode=mode))
     ask(house.open())
     assert [] == said(caplog)
@@ -245,7 +249,9 @@ def test_another_upstream_has_one_client_for_each_owner(house: House) -> None:
 def test_the_ledger_is_asked_for_what_became_of_an_id(house: House) -> None:
     runtime = house.open()
     outcome = ask(runtime, "auto")
-    assert outcome == runtime.outcome(outcome.exchange) == runtime.outcome("msg_1") == runtime.outcome("req_1")
+    assert (
+        outcome == runtime.outcome(outcome.exchange) == runtime.outcome("msg_1") == runtime.outcome("req_1")
+    )
     assert runtime.outcome("msg_none") is None
 
 

@@ -116,8 +116,20 @@ def test_a_server_tool_stays_where_it_is(target: Model) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["container", "mcp_servers", "thread", "context_management", "fallbacks", "service_tier", "speed", "cache_control"]
-    + ["inference_geo", "billing_policy", "diagnostics", "what_comes_next"],
+    [
+        "container",
+        "mcp_servers",
+        "thread",
+        "context_management",
+        "fallbacks",
+        "service_tier",
+        "speed",
+        "cache_control",
+        "inference_geo",
+        "billing_policy",
+        "diagnostics",
+        "what_comes_next",
+    ],
 )
 def test_what_is_not_known_to_be_safe_stays(name: str) -> None:
     reason = misfit(request(OPUS, **{name: "x"}), HAIKU, MODELS)
@@ -137,7 +149,17 @@ def test_known_blocks_move(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["thinking", "redacted_thinking", "server_tool_use", "container_upload", "compaction", "fallback", None, 7]
+    "kind",
+    [
+        "thinking",
+        "redacted_thinking",
+        "server_tool_use",
+        "container_upload",
+        "compaction",
+        "fallback",
+        None,
+        7,
+    ],
 )
 def test_other_blocks_stay(kind: object) -> None:
     turns = [ASK, {"role": "assistant", "content": [{"type": kind}]}, ASK]
@@ -153,7 +175,9 @@ def test_a_conversation_with_a_prompt_cache_stays_on_its_model() -> None:
     turns = [marked("Hello"), {"role": "assistant", "content": "Hi"}, ASK]
     assert not fits(SONNET, OPUS, messages=turns)
     assert not fits(SONNET, OPUS, messages=[ASK, ASK], system=marked("s")["content"])
-    assert not fits(SONNET, OPUS, messages=[ASK, ASK], tools=[{**TOOL, "cache_control": {"type": "ephemeral"}}])
+    assert not fits(
+        SONNET, OPUS, messages=[ASK, ASK], tools=[{**TOOL, "cache_control": {"type": "ephemeral"}}]
+    )
     assert fits(SONNET, OPUS, messages=[marked("Hello")])  # the first ask: nothing is cached yet
     assert fits(SONNET, "auto", messages=turns)  # no model was asked for that could have it cached
     assert fits(SONNET, OPUS, messages=[ASK, ASK])

@@ -13,7 +13,9 @@ import pytest
 from leastwise.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
-TOML_BLOCKS = re.findall(r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
+TOML_BLOCKS = re.findall(
+    r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("page", ["cli", "configuration"])
@@ -38,6 +40,11 @@ def test_the_readmes_configurations_load(block: str, tmp_path: Path) -> None:
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"):
+    for page in (
+        ROOT / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+        ROOT / "CHANGELOG.md",
+        ROOT / "SECURITY.md",
+    ):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"

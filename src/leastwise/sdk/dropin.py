@@ -72,9 +72,7 @@ class _Routing:
         """The beta resources; `beta.messages` takes a `task` too."""
         return _with_tasks(super().beta)  # type: ignore[misc]  # the class mixed with
 
-    def _leastwise_call(
-        self, options: Any, task: Task | None
-    ) -> tuple[Mapping[str, Any], Steps[Done]]:
+    def _leastwise_call(self, options: Any, task: Task | None) -> tuple[Mapping[str, Any], Steps[Done]]:
         """Return the body that the prepared options hold, and the exchange that answers it."""
         body = {**(options.json_data or {}), **(options.extra_json or {})}
         request = Request.of(
@@ -130,7 +128,7 @@ class _Routing:
         return self.leastwise.other_client(upstream, own, lambda found: _other_client(self, found))
 
     def _leastwise_reply(self, error: Exception) -> Reply:
-        """Return the answer that the SDK failed to make sense of: it was paid for, and the error is the caller's.
+        """Return the answer that the SDK could not make sense of: it was paid for; the error is the caller's.
 
         Raises:
             UpstreamFailure: there was no answer.
@@ -138,7 +136,9 @@ class _Routing:
         response = _answer_in(error)
         if response is None or not response.is_stream_consumed:
             raise self._leastwise_failure(error) from error
-        return Reply(_Unreadable(error), _facts_of(response), request_id=response.headers.get("request-id", ""))
+        return Reply(
+            _Unreadable(error), _facts_of(response), request_id=response.headers.get("request-id", "")
+        )
 
     def copy(self, **kwargs: Any) -> Any:
         """Return a copy with other options; see the SDK's `copy`. It stays a Leastwise client."""
@@ -250,7 +250,7 @@ class _AsyncRouting(_Routing):
 
 
 def _reply(payload: Any) -> Reply:
-    """Return what the SDK gave as a `Reply`: a message, a stream, a response around either, or anything else."""
+    """Return what the SDK gave as a `Reply`: a message, a stream, a response around one, or anything else."""
     response = response_of(payload)
     if response is not None:
         request_id = response.headers.get("request-id", "")
@@ -259,7 +259,7 @@ def _reply(payload: Any) -> Reply:
         return Reply(payload, _facts_of(response), request_id=request_id)
     if isinstance(payload, dict):
         return Reply(payload, Facts.read(payload))
-    usage = getattr(payload, "usage", None)
+    usage: Any = getattr(payload, "usage", None)
     facts = Facts(
         model=str(getattr(payload, "model", "")),
         message_id=str(getattr(payload, "id", "")),
@@ -404,7 +404,7 @@ class AsyncAnthropic(_AsyncRouting, anthropic.AsyncAnthropic):
 
 
 def _with_profile(kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return `arguments` with the credentials of a profile on disk, which the SDK finds only for its own class."""
+    """Return `arguments` with the credentials of a profile; the SDK looks for one for its own class only."""
     in_environment = os.environ.get("ANTHROPIC_API_KEY") or os.environ.get("ANTHROPIC_AUTH_TOKEN")
     if in_environment or any(arguments.get(name) is not None for name in _NAMED):
         return arguments
@@ -466,7 +466,7 @@ def _async_base() -> type:
 
 
 def _other_client(client: Any, upstream: Upstream) -> Any:
-    """Return an SDK client for another upstream of the config, of the same kind, without routing of its own."""
+    """Return an SDK client for another upstream, sync or async as `client` is, without routing of its own."""
     kind = anthropic.AsyncAnthropic if isinstance(client, _AsyncRouting) else anthropic.Anthropic
     key = os.environ.get(upstream.api_key_env, "") if upstream.api_key_env else ""
     return kind(base_url=upstream.base_url, api_key=key or "none", timeout=client.timeout, max_retries=0)

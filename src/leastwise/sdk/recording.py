@@ -1,8 +1,9 @@
 """Writing down what a client sends and receives, and nothing else.
 
 One JSON line per message: `at`, `request`, and `response` or `error`; `report FILE`
-reads them. What cannot be written down is logged, and the caller gets the answer. Unlike the ledger it holds the text of prompts and answers: the caller
-asked for that by name, and the file is readable by its owner only.
+reads them. What cannot be written down is logged, and the caller gets the answer.
+Unlike the ledger it holds the text of prompts and answers: the caller asked for that
+by name, and the file is readable by its owner only.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class _Book:
             with self._lock, self._path.open("ab") as file:
                 file.write(line)
         except (OSError, TypeError, ValueError) as error:  # the caller paid for the answer and gets it
-            _log.error("a message is not recorded in %s: %s", self._path, type(error).__name__)  # noqa: TRY400
+            _log.error("a message is not recorded in %s: %s", self._path, type(error).__name__)
 
 
 @cache

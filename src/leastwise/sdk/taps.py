@@ -46,7 +46,9 @@ def attach(response: Any, listener: Listener) -> None:
 
 def _close_when_dropped(response: Any) -> None:
     """Give the connection back when a response that nobody began to read is dropped; the SDK would not."""
-    connection = getattr(response.stream, "_stream", None)  # the transport's own stream knows no response
+    connection: Any = getattr(
+        response.stream, "_stream", None
+    )  # the transport's own stream knows no response
     if hasattr(connection, "close"):
         weakref.finalize(response, connection.close)
 

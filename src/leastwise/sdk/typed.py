@@ -6,17 +6,27 @@ take them as they come, because a keyword cannot be added to a signature written
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import anthropic
-from anthropic.resources.beta import AsyncBeta, Beta
+from anthropic.resources.beta import AsyncBeta, Beta, messages
 
 from leastwise.build import Runtime
 from leastwise.ladder import Mode, Task
 
 if TYPE_CHECKING:
-    from anthropic.lib.streaming import AsyncMessageStreamManager, MessageStreamManager
-    from anthropic.types import Message, RawMessageStreamEvent
+    from anthropic.lib.streaming import (
+        AsyncMessageStreamManager,
+        BetaAsyncMessageStreamManager,
+        BetaMessageStreamManager,
+        MessageStreamManager,
+    )
+    from anthropic.types import Message, ParsedMessage, RawMessageStreamEvent
+    from anthropic.types.beta import BetaMessage, BetaRawMessageStreamEvent
+    from anthropic.types.beta.parsed_beta_message import ParsedBetaMessage
+
+T = TypeVar("T")
 
 
 class Messages(anthropic.resources.Messages):
@@ -30,13 +40,19 @@ class Messages(anthropic.resources.Messages):
     def create(
         self, *, task: Task | None = None, stream: Literal[True], **kwargs: Any
     ) -> anthropic.Stream[RawMessageStreamEvent]: ...
+    @overload
+    def create(
+        self, *, task: Task | None = None, stream: bool, **kwargs: Any
+    ) -> Message | anthropic.Stream[RawMessageStreamEvent]: ...
     def create(self, **kwargs: Any) -> Any:
         """Create a message."""
 
     def stream(self, *, task: Task | None = None, **kwargs: Any) -> MessageStreamManager[Any]:  # type: ignore[empty-body]
         """Stream a message."""
 
-    def parse(self, *, task: Task | None = None, **kwargs: Any) -> Any:
+    def parse(  # type: ignore[empty-body, override]  # as above
+        self, *, task: Task | None = None, output_format: type[T], **kwargs: Any
+    ) -> ParsedMessage[T]:
         """Create and parse a message."""
 
 
@@ -51,14 +67,90 @@ class AsyncMessages(anthropic.resources.AsyncMessages):
     async def create(
         self, *, task: Task | None = None, stream: Literal[True], **kwargs: Any
     ) -> anthropic.AsyncStream[RawMessageStreamEvent]: ...
+    @overload
+    async def create(
+        self, *, task: Task | None = None, stream: bool, **kwargs: Any
+    ) -> Message | anthropic.AsyncStream[RawMessageStreamEvent]: ...
     async def create(self, **kwargs: Any) -> Any:
         """Create a message."""
 
     def stream(self, *, task: Task | None = None, **kwargs: Any) -> AsyncMessageStreamManager[Any]:  # type: ignore[empty-body]
         """Stream a message."""
 
-    async def parse(self, *, task: Task | None = None, **kwargs: Any) -> Any:
+    async def parse(  # type: ignore[empty-body, override]  # as above
+        self, *, task: Task | None = None, output_format: type[T], **kwargs: Any
+    ) -> ParsedMessage[T]:
         """Create and parse a message."""
+
+
+class BetaMessages(messages.Messages):
+    """`beta.messages` with `task`."""
+
+    @overload  # type: ignore[override]  # the SDK's arguments by keyword
+    def create(
+        self, *, task: Task | None = None, stream: Literal[False] = False, **kwargs: Any
+    ) -> BetaMessage: ...
+    @overload
+    def create(
+        self, *, task: Task | None = None, stream: Literal[True], **kwargs: Any
+    ) -> anthropic.Stream[BetaRawMessageStreamEvent]: ...
+    @overload
+    def create(
+        self, *, task: Task | None = None, stream: bool, **kwargs: Any
+    ) -> BetaMessage | anthropic.Stream[BetaRawMessageStreamEvent]: ...
+    def create(self, **kwargs: Any) -> Any:
+        """Create a message."""
+
+    def stream(self, *, task: Task | None = None, **kwargs: Any) -> BetaMessageStreamManager[Any]:  # type: ignore[empty-body]
+        """Stream a message."""
+
+    def parse(  # type: ignore[empty-body, override]  # as above
+        self, *, task: Task | None = None, output_format: type[T], **kwargs: Any
+    ) -> ParsedBetaMessage[T]:
+        """Create and parse a message."""
+
+
+class AsyncBetaMessages(messages.AsyncMessages):
+    """`beta.messages` with `task`, on an event loop."""
+
+    @overload  # type: ignore[override]  # the SDK's arguments by keyword
+    async def create(
+        self, *, task: Task | None = None, stream: Literal[False] = False, **kwargs: Any
+    ) -> BetaMessage: ...
+    @overload
+    async def create(
+        self, *, task: Task | None = None, stream: Literal[True], **kwargs: Any
+    ) -> anthropic.AsyncStream[BetaRawMessageStreamEvent]: ...
+    @overload
+    async def create(
+        self, *, task: Task | None = None, stream: bool, **kwargs: Any
+    ) -> BetaMessage | anthropic.AsyncStream[BetaRawMessageStreamEvent]: ...
+    async def create(self, **kwargs: Any) -> Any:
+        """Create a message."""
+
+    def stream(self, *, task: Task | None = None, **kwargs: Any) -> BetaAsyncMessageStreamManager[Any]:  # type: ignore[empty-body]
+        """Stream a message."""
+
+    async def parse(  # type: ignore[empty-body, override]  # as above
+        self, *, task: Task | None = None, output_format: type[T], **kwargs: Any
+    ) -> ParsedBetaMessage[T]:
+        """Create and parse a message."""
+
+
+class TaskedBeta(Beta):
+    """`beta`, whose `messages` take `task`."""
+
+    @cached_property
+    def messages(self) -> BetaMessages:  # type: ignore[empty-body]
+        """The beta messages."""
+
+
+class AsyncTaskedBeta(AsyncBeta):
+    """`beta`, whose `messages` take `task`, on an event loop."""
+
+    @cached_property
+    def messages(self) -> AsyncBetaMessages:  # type: ignore[empty-body]
+        """The beta messages."""
 
 
 class Anthropic(anthropic.Anthropic):
@@ -66,7 +158,7 @@ class Anthropic(anthropic.Anthropic):
 
     leastwise: Runtime
     messages: Messages
-    beta: Beta
+    beta: TaskedBeta
 
     def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
         """Make a client; see the SDK for all other arguments."""
@@ -77,7 +169,7 @@ class AsyncAnthropic(anthropic.AsyncAnthropic):
 
     leastwise: Runtime
     messages: AsyncMessages
-    beta: AsyncBeta
+    beta: AsyncTaskedBeta
 
     def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
         """Make a client; see the SDK for all other arguments."""

@@ -86,8 +86,8 @@ class Store(Protocol):
     def lease(self, lease: Lease) -> None:
         """Reserve before sending; with no budget there is nothing to reserve and nothing to write."""
 
-    def write(self, step: Settle | Record, *, may_wait: bool) -> None:
-        """Write now; when somebody else is writing and `may_wait` is false, soon."""
+    def write(self, *steps: Settle | Record, may_wait: bool) -> None:
+        """Write now, all or none; when somebody else is writing and `may_wait` is false, soon."""
 
     def post(self, step: Settle | Record) -> None:
         """Write soon; never blocks, and may be called by the garbage collector."""

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from leastwise.errors import StoreError
+from leastwise.features import learn_correction
 from leastwise.ledger import Charge, Entry, Exchange, first_id
 from leastwise.messages import Usage
 from leastwise.routing import Known
@@ -46,7 +47,6 @@ _PRUNE_EVERY_S: Final = 60.0
 _PRUNE_ROWS: Final = 1000
 _PINS_IN_MEMORY: Final = 10_000
 _MEMORY_S: Final = 1.0  # how long a shared fact may be served from memory
-_RATIO_MIN_TOKENS: Final = 20_000  # below this, estimates are not corrected: too few to judge by
 _BASELINE_DAYS: Final = 14
 _PIN_DAYS: Final = 2
 
@@ -209,24 +209,25 @@ class SqliteStore:
 
     def _ratios(self) -> dict[str, float]:
         return {
-            row["tokenizer"]: row["actual"] / row["estimated"]
-            for row in self.database.rows(
-                "SELECT * FROM ratio WHERE actual >= ? AND estimated > 0", (_RATIO_MIN_TOKENS,)
-            )
+            row["tokenizer"]: learn_correction(row["estimated"], row["actual"])
+            for row in self.database.rows("SELECT * FROM ratio")
         }
 
     def lease(self, lease: Lease) -> None:
         """Do nothing: without a budget nothing is reserved."""
 
-    def write(self, step: Settle | Record, *, may_wait: bool) -> None:
-        """Write `step` in its own transaction, or post it when the file is busy and we may not wait."""
+    def write(self, *steps: Settle | Record, may_wait: bool) -> None:
+        """Write `steps` in one transaction, or post them when the file is busy and we may not wait."""
         self._outbox.start()
-        self._remember_pins(step)
+        for step in steps:
+            self._remember_pins(step)
         try:
             with self.database.transaction(may_wait=may_wait) as connection:
-                _apply(step, connection)
+                for step in steps:
+                    _apply(step, connection)
         except BusyError:
-            self.post(step)
+            for step in steps:
+                self.post(step)
         self._prune()
 
     def _remember_pins(self, step: Settle | Record) -> None:
