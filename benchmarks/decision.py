@@ -330,8 +330,8 @@ def _reading(found: dict[str, Timing]) -> Iterator[str]:
             f"{_slower(found, size).p50 / slower:.0f} us at {_NAMES[size]}" for size in _LIMITS_US
         )
         yield (
-            f"When the figures were set, RouteLLM's head took {_MF_WHEN_SET_US:.0f} us on that day's machine; "
-            f"here it takes {slower:.1f} times that. Scaled alike, ours would be {scaled}. "
+            f"When the figures were set, RouteLLM's head took {_MF_WHEN_SET_US:.0f} us where that was "
+            f"done; here it takes {slower:.1f} times that. Scaled alike, ours would be {scaled}. "
             "The verdicts above are not scaled."
         )
     if _ASYNC in found:

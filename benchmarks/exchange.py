@@ -2,7 +2,7 @@
 
 The upstream is a function that returns a ready reply, so all that is left is ours: the
 decision, the lease, the steps, pricing, and the ledger in a SQLite file on disk
-(`synchronous=NORMAL`, a transaction for each entry and each row). The time of the bare
+(`synchronous=NORMAL`, a transaction for each call). The time of the bare
 function is taken off. A second upstream is the simulator in this process.
 """
 
@@ -29,7 +29,7 @@ from leastwise.exchange import exchange
 from leastwise.ladder import Task
 from leastwise.messages import Facts, Reply, Request, Usage
 from leastwise.simulate import Simulator
-from leastwise.steps import Send, Settle
+from leastwise.steps import Send
 from leastwise.stores.sqlite import SqliteStore
 
 _LIMIT_US: Final = 250.0
@@ -66,7 +66,7 @@ def measure(turns: int, quiet: Quiet) -> Result:
             ),
             (
                 "The ledger is a new SQLite file in the user's home, on disk, in WAL mode with "
-                "`synchronous=NORMAL`; each call commits its entry and its row, each in its own transaction."
+                "`synchronous=NORMAL`; each call commits its entry and its row in one transaction."
             ),
             "Judged by the mean, which holds checkpoints and collections, not by the median.",
             (
@@ -166,8 +166,8 @@ class _Watch:
     def __init__(self) -> None:
         self.spent: dict[str, int] = {}
 
-    def around(self, part: str | Callable[..., str], call: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `call`, timed under a name, or under the name that its arguments give."""
+    def around(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `call`, timed under a name."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             begin = time.perf_counter_ns()
@@ -175,14 +175,9 @@ class _Watch:
                 return call(*args, **kwargs)
             finally:
                 taken = time.perf_counter_ns() - begin
-                name = part if isinstance(part, str) else part(*args)
-                self.spent[name] = self.spent.get(name, 0) + taken
+                self.spent[part] = self.spent.get(part, 0) + taken
 
         return timed
-
-
-def _name_of_write(step: object) -> str:
-    return "ledger: write the entry" if isinstance(step, Settle) else "ledger: write the row"
 
 
 class _TimedStore(SqliteStore):
@@ -191,7 +186,7 @@ class _TimedStore(SqliteStore):
     def watch(self, watch: _Watch) -> None:
         """Time what an exchange asks of the ledger from now on."""
         self.known = watch.around("ledger: what is known", self.known)  # type: ignore[method-assign]
-        self.write = watch.around(_name_of_write, self.write)  # type: ignore[method-assign]
+        self.write = watch.around("ledger: write entry and row", self.write)  # type: ignore[method-assign]
 
 
 def _split(path: Path, turns: int, quiet: Quiet) -> Table:

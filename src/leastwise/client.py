@@ -84,7 +84,8 @@ class Desk:
 
     def _count(self, what: str) -> None:
         self.faults += 1
-        _log.exception("%s the ledger failed (%d times so far): the request goes on", what, self.faults)
+        if self.faults & (self.faults - 1) == 0:  # the first, then ever more seldom: a full disk must not fill the log
+            _log.exception("%s the ledger failed (%d times so far): the request goes on", what, self.faults)
 
 
 class Life:

@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 _MEND = 'Name another file with [store] url = "sqlite:////path/leastwise.db" or LEASTWISE_STORE_URL'
 _PATIENCE_S = 10.0
+_LOG_PAGES = 10_000  # 40 MB
 _FIRST_PAUSE_S = 0.0001  # short own pauses beat SQLite's busy handler: worst wait 2-6 ms against 19-79 ms
 _LONGEST_PAUSE_S = 0.005
 
@@ -71,6 +72,7 @@ class Database:
         self._migrations = tuple(migrations)
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
         self._lock = threading.RLock()
+        self._checkpointing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._inherited: list[sqlite3.Connection] = []  # to close one would drop this process's own locks
         at_fork(
@@ -81,6 +83,7 @@ class Database:
         self._hold()[0].release()
 
     def _before_fork(self) -> None:
+        self._checkpointing.acquire()
         self._lock.acquire()
         if self._connection is not None and self.path != MEMORY and not self._connection.in_transaction:
             self._connection.close()
@@ -88,9 +91,11 @@ class Database:
 
     def _after_fork_in_parent(self) -> None:
         self._lock.release()
+        self._checkpointing.release()
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
+        self._checkpointing = threading.Lock()
         if self._connection is not None and self.path != MEMORY:
             self._inherited.append(self._connection)
             self._connection = None
@@ -147,6 +152,8 @@ class Database:
         _patiently(lambda: connection.execute("PRAGMA journal_mode=WAL").fetchone())
         connection.execute(f"PRAGMA synchronous={self._synchronous}")
         connection.execute("PRAGMA foreign_keys=ON")
+        # `checkpoint` does it where nobody waits; this is for a process that never comes to it.
+        connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
         if _schema_of(connection) == len(self._migrations):
             return
         _patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
@@ -208,6 +215,21 @@ class Database:
             raise self._failed(error) from error
         finally:
             lock.release()
+
+    def checkpoint(self) -> None:
+        """Bring what was committed from the write-ahead log into the file, beside those who write.
+
+        It waits for the disk, for milliseconds: call it where nobody waits. What cannot be
+        brought over now stays in the log, for the next time.
+        """
+        if self.path == MEMORY:
+            return
+        with self._checkpointing, suppress(sqlite3.Error):
+            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None)
+            try:
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            finally:
+                connection.close()
 
     def close(self) -> None:
         """Close this process's connection; using the database again reopens it."""

@@ -43,6 +43,8 @@ def server() -> Iterator[Server]:
 
 Make = Callable[..., Runtime]
 
+_opened: list[leastwise.Anthropic] = []
+
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
@@ -56,14 +58,19 @@ def make(tmp_path: Path) -> Iterator[Make]:
         return runtime
 
     yield make_one
+    while _opened:
+        _opened.pop().close()
     for runtime in made:
         runtime.close()
 
 
 def sync_client(server: Server, runtime: Runtime, **arguments: Any) -> leastwise.Anthropic:
-    return leastwise.Anthropic(
+    """Return a client that is closed with its runtime's test."""
+    client = leastwise.Anthropic(
         api_key="k", base_url=server.url, leastwise=runtime, max_retries=0, **arguments
     )
+    _opened.append(client)
+    return client
 
 
 def story(runtime: Runtime, any_id: str | None) -> Story:
@@ -208,7 +215,7 @@ def test_parse_raw_streaming_and_beta(server: Server, make: Make) -> None:
     assert told is not None
     assert ("haiku", "exact") == (told.tier, told.certainty)
 
-    beta = client.beta.messages.create(model="auto", max_tokens=1024, messages=ASK, task=task)  # type: ignore[call-overload]
+    beta = client.beta.messages.create(model="auto", max_tokens=1024, messages=ASK, task=task)
     assert HAIKU == beta.model
     assert ["ok"] * 4 == [one.exchange.result for one in stories(runtime)]
 

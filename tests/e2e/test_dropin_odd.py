@@ -14,6 +14,7 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,10 @@ def make(tmp_path: Path) -> Iterator[Make]:
         runtime.close()
 
 
-def canned(
-    content: bytes, kind: str = "application/json", status: int = 200, **headers: str
-) -> httpx2.Client:
+def canned(content: bytes, kind: str = "application/json", encoding: str = "identity") -> httpx2.Client:
     """Return an HTTP client that answers everything with these bytes."""
-    given = {"content-type": kind, "request-id": "req_x", **headers}
-    answer = httpx2.MockTransport(lambda _: httpx2.Response(status, headers=given, content=content))
+    given = {"content-type": kind, "request-id": "req_x", "content-encoding": encoding}
+    answer = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=given, content=content))
     return anthropic.DefaultHttpxClient(transport=answer)
 
 
@@ -109,6 +108,22 @@ def read(client: anthropic.Anthropic) -> Any:
         return response.read()
 
 
+def raw(client: anthropic.Anthropic) -> Any:
+    return client.messages.with_raw_response.create(**CALL)
+
+
+def events(client: anthropic.Anthropic) -> Any:
+    return list(client.messages.create(**CALL, stream=True))
+
+
+def parse(client: anthropic.Anthropic) -> Any:
+    return client.messages.parse(**CALL, output_format=Verdict)
+
+
+def posted(path: str, cast_to: Any) -> Use:
+    return lambda client: client.post(path, cast_to=cast_to, body=CALL)
+
+
 def outcome_of(use: Use, client: anthropic.Anthropic) -> tuple[str, str]:
     """Return what using a client gives, or what it raises, to be compared."""
     try:
@@ -122,26 +137,27 @@ def whole(**changes: Any) -> bytes:
     return json.dumps({**MESSAGE, **changes}).encode()
 
 
+JSON, HTML = "application/json", "text/html"
+#: By name: the content, its type, the call, and the row's result and certainty.
 ODD_ANSWERS: dict[str, tuple[bytes, str, Use, str, str]] = {
-    # name: content, its type, the call, and the row's result and certainty
-    "html": (b"<html>", "text/html", create, "cut", "estimated"),
-    "bad json": (b"{oops", "application/json", create, "cut", "estimated"),
-    "empty": (b"", "application/json", create, "cut", "estimated"),
-    "null": (b"null", "application/json", create, "cut", "estimated"),
-    "a list": (b"[1]", "application/json", create, "cut", "estimated"),
-    "no usage": (whole(usage=None), "application/json", create, "ok", "estimated"),
-    "usage as text": (whole(usage="many"), "application/json", create, "ok", "estimated"),
-    "content as text": (whole(content=["x"]), "application/json", create, "ok", "exact"),
-    "no content": (whole(content=None), "application/json", create, "ok", "exact"),
-    "raw, bad json": (b"{oops", "application/json", lambda c: c.messages.with_raw_response.create(**CALL), "cut", "estimated"),
-    "raw, html": (b"<html>", "text/html", lambda c: c.messages.with_raw_response.create(**CALL).parse(), "cut", "estimated"),
-    "streamed, bad json": (b"{oops", "application/json", read, "cut", "estimated"),
-    "a stream that is none": (whole(), "application/json", lambda c: list(c.messages.create(**CALL, stream=True)), "ok", "exact"),
-    "parsed in vain": (whole(), "application/json", lambda c: c.messages.parse(**CALL, output_format=Verdict), "ok", "exact"),
-    "as httpx": (whole(), "application/json", lambda c: c.post("/v1/messages", cast_to=httpx2.Response, body=CALL), "ok", "exact"),
-    "as a dict": (whole(), "application/json", lambda c: c.post("v1/messages", cast_to=object, body=CALL), "ok", "exact"),
-    "cast in vain": (whole(), "application/json", lambda c: c.post("/v1/messages", cast_to=dict, body=CALL), "ok", "exact"),
-}  # fmt: skip
+    "html": (b"<html>", HTML, create, "cut", "estimated"),
+    "bad json": (b"{oops", JSON, create, "cut", "estimated"),
+    "empty": (b"", JSON, create, "cut", "estimated"),
+    "null": (b"null", JSON, create, "cut", "estimated"),
+    "a list": (b"[1]", JSON, create, "cut", "estimated"),
+    "no usage": (whole(usage=None), JSON, create, "ok", "estimated"),
+    "usage as text": (whole(usage="many"), JSON, create, "ok", "estimated"),
+    "content as text": (whole(content=["x"]), JSON, create, "ok", "exact"),
+    "no content": (whole(content=None), JSON, create, "ok", "exact"),
+    "raw, bad json": (b"{oops", JSON, raw, "cut", "estimated"),
+    "raw, html": (b"<html>", HTML, lambda client: raw(client).parse(), "cut", "estimated"),
+    "streamed, bad json": (b"{oops", JSON, read, "cut", "estimated"),
+    "a stream that is none": (whole(), JSON, events, "ok", "exact"),
+    "parsed in vain": (whole(), JSON, parse, "ok", "exact"),
+    "as httpx": (whole(), JSON, posted("/v1/messages", httpx2.Response), "ok", "exact"),
+    "as a dict": (whole(), JSON, posted("v1/messages", object), "ok", "exact"),
+    "cast in vain": (whole(), JSON, posted("/v1/messages", dict), "ok", "exact"),
+}
 
 
 @pytest.mark.parametrize("name", list(ODD_ANSWERS))
@@ -160,7 +176,7 @@ def test_an_odd_answer_is_what_the_sdk_makes_of_it_and_is_paid_for(make: Make, n
 
 def test_a_compressed_answer_is_counted(make: Make) -> None:
     runtime = make()
-    http = canned(gzip.compress(whole()), **{"content-encoding": "gzip"})
+    http = canned(gzip.compress(whole()), encoding="gzip")
     with leastwise.Anthropic(api_key="k", http_client=http, leastwise=runtime) as client:
         assert "msg_1" == client.messages.create(**CALL).id
     assert [COST] == [row.spent_nusd for row in rows(runtime)]
@@ -256,14 +272,12 @@ def test_the_sdks_words_when_there_is_no_key_and_nothing_is_charged(
 
 def test_missing_and_unknown_arguments_are_the_sdks_errors(make: Make) -> None:
     for given in ({"model": OPUS}, {**CALL, "temprature": 1}):
-        alone = outcome_of(
-            lambda c, given=given: c.messages.create(**given), anthropic.Anthropic(api_key="k")
-        )
-        ours = outcome_of(
-            lambda c, given=given: c.messages.create(**given),
-            leastwise.Anthropic(api_key="k", leastwise=make()),
-        )
-        assert alone == ours
+
+        def use(client: anthropic.Anthropic, given: dict[str, Any] = given) -> Any:
+            return client.messages.create(**given)
+
+        ours = outcome_of(use, leastwise.Anthropic(api_key="k", leastwise=make()))
+        assert outcome_of(use, anthropic.Anthropic(api_key="k")) == ours
         assert "TypeError" == ours[0]
 
 
@@ -401,20 +415,27 @@ def test_the_sdks_tool_runner_passes_through_exchanges(make: Make) -> None:
 
 
 @pytest.mark.parametrize("how", ["iter_lines", "iter_text", "iter_bytes", "read", "parse"])
-@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("extra", [{"stream": True}, {}])
 def test_a_response_read_in_any_way_is_counted_exactly(
-    server: Server, make: Make, how: str, stream: bool
+    server: Server, make: Make, how: str, extra: dict[str, Any]
 ) -> None:
     runtime = make()
     with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
-        with client.messages.with_streaming_response.create(**CALL, stream=stream) as response:
+        with client.messages.with_streaming_response.create(**CALL, **extra) as response:
             got = getattr(response, how)()
-            if how.startswith("iter") or (stream and how == "parse"):
+            if how.startswith("iter") or (extra and how == "parse"):
                 list(got)
         outcome = leastwise.outcome(response)
     assert outcome is not None
     assert ("ok", "exact") == (outcome.result, outcome.certainty)
     assert server.simulator.books[-1].nusd == rows(runtime)[0].spent_nusd
+
+
+def leave(client: anthropic.Anthropic) -> None:
+    message = "mine"
+    with client.messages.stream(**CALL) as stream:
+        next(iter(stream))
+        raise RuntimeError(message)
 
 
 def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Server, make: Make) -> None:
@@ -424,10 +445,8 @@ def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Se
         next(stream)
         stream.close()
         stream.close()
-        message = "mine"
-        with pytest.raises(RuntimeError, match="mine"), client.messages.stream(**CALL) as helper:
-            next(iter(helper))
-            raise RuntimeError(message)
+        with pytest.raises(RuntimeError, match="mine"):
+            leave(client)
         for event in client.messages.create(**CALL, stream=True):
             if event.type == "message_stop":
                 break
@@ -450,10 +469,8 @@ def test_a_stream_closed_by_another_thread_leaves_one_row(make: Make) -> None:
             next(stream)
             closer = threading.Thread(target=stream.close)
             closer.start()
-            try:
+            with suppress(httpx2.HTTPError, httpx2.StreamError, ValueError):
                 list(stream)
-            except (httpx2.HTTPError, httpx2.StreamError, ValueError):
-                pass
             closer.join()
     assert 5 == len(rows(runtime))
 
@@ -462,7 +479,7 @@ def test_many_async_calls_of_which_some_are_cancelled_leave_a_row_each(make: Mak
     runtime = make()
 
     async def work(url: str) -> Counter[str]:
-        rng = random.Random(3)
+        rng = random.Random(3)  # noqa: S311 - which calls are cancelled
         async with leastwise.AsyncAnthropic(
             api_key="k", base_url=url, leastwise=runtime, max_retries=0
         ) as client:

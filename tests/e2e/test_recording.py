@@ -25,7 +25,10 @@ from tests.kit import HAIKU, OPUS
 
 ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
 CALL: dict[str, Any] = {"model": OPUS, "max_tokens": 2048, "messages": ASK}
-TOOL = {"name": "get_weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+TOOL: Any = {
+    "name": "get_weather",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
+}
 MARKER = "sk-ant-the-marker"
 
 
@@ -45,7 +48,7 @@ def plain(server: Server, path: Path) -> Iterator[anthropic.Anthropic]:  # noqa:
         yield client
 
 
-def ours(server: Server, path: Path) -> Iterator[anthropic.Anthropic]:
+def ours(server: Server, path: Path) -> Iterator[leastwise.Anthropic]:
     environ = {"LEASTWISE_STORE_URL": ":memory:", "XDG_CONFIG_HOME": str(path.parent)}
     with (
         Runtime(load(None, environ, cwd=path.parent)) as runtime,
@@ -163,7 +166,8 @@ def test_what_a_task_says_goes_where_it_did_and_not_into_the_file(server: Server
         message = recording.messages.create(**{**CALL, "model": "auto"}, task=leastwise.Task(tag="triage"))
         outcome = leastwise.outcome(message)
         assert outcome is not None
-        story = client.leastwise.store.find(message.id)  # type: ignore[attr-defined]  # ours
+        story = client.leastwise.store.find(message.id)
+        assert story is not None
         assert ("triage", HAIKU) == (story.exchange.tag, outcome.model)
         (line,) = lines(path)
         assert {**CALL, "model": "auto"} == line["request"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from leastwise.exchange import exchange
 from leastwise.ladder import Baseline
 from leastwise.ledger import Entry, Exchange
 from leastwise.messages import Held, Reply
-from leastwise.steps import Send
+from leastwise.steps import Lease, Send
 from leastwise.stores.sqlite import SqliteStore
 from tests.kit import HAIKU, OPUS, Clock, call, decision, reply, request, terms
 
@@ -45,6 +45,18 @@ STREAM = (
     b'data: {"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":7}}\n\n'
     b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 )
+
+
+class Listening(SqliteStore):
+    """A ledger that notes which leases it was asked for."""
+
+    def __init__(self, path: str, *, clock: Clock) -> None:
+        super().__init__(path, clock=clock)
+        self.leased: list[str] = []
+
+    def lease(self, lease: Lease) -> None:
+        self.leased.append(lease.entry_id)
+        super().lease(lease)
 
 
 class Upstream:
@@ -99,16 +111,9 @@ def play(
     script: list[Event], retries: int, clamp: int | None, how: str, fed: int, *, is_async: bool
 ) -> tuple[list[Exchange], list[Entry], list[str]]:
     """Run one exchange; return its rows, its entries, and the ids that were leased."""
-    clock, leased = Clock(), list[str]()
-    store = SqliteStore(":memory:", clock=clock)
+    clock = Clock()
+    store = Listening(":memory:", clock=clock)
     desk = Desk(store, clock)
-    lease = store.lease
-
-    def note(step: Any) -> None:
-        leased.append(step.entry_id)
-        lease(step)
-
-    store.lease = note  # type: ignore[method-assign]  # listens, and goes on
     made = decision(HAIKU, asked=OPUS, mode="enforce", baseline=Baseline(OPUS, "asked"), max_tokens=clamp)
     steps = exchange(call(request(OPUS, max_tokens=1_000), max_retries=retries), terms(made, clock))
     upstream = Upstream(script, clock)
@@ -132,7 +137,7 @@ def play(
     (count,) = store.database.rows("SELECT COUNT(*) AS n FROM entry")
     assert len(entries) == count["n"]
     store.close()
-    return [one.exchange for one in stories], entries, leased
+    return [one.exchange for one in stories], entries, store.leased
 
 
 @given(

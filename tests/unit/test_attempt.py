@@ -24,10 +24,8 @@ def never(_: Entry) -> Record:
     raise AssertionError
 
 
-def failed(status: int | None = 529, *, was_sent: bool = True, **headers: str) -> UpstreamFailure:
-    return UpstreamFailure(
-        RuntimeError(), status=status, was_sent=was_sent, headers=headers, request_id="req_9"
-    )
+def failed(status: int | None = 529, **headers: str) -> UpstreamFailure:
+    return UpstreamFailure(RuntimeError(), status=status, headers=headers, request_id="req_9")
 
 
 def drive(
@@ -63,7 +61,7 @@ def entries(seen: list[Any]) -> list[Entry]:
     return [step.entry for step in seen if isinstance(step, Settle)]
 
 
-def pause(turn: int = 0, **headers: str) -> float:
+def pause(turn: int = 0, /, **headers: str) -> float:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return pause_s(named, turn, random.Random(1), NOW)  # noqa: S311 - jitter
 
@@ -153,7 +151,7 @@ def test_after_the_last_attempt_nobody_sleeps() -> None:
     assert isinstance(seen[-1], Settle)
 
 
-@pytest.mark.parametrize("failure", [failed(529), failed(400), failed(None, was_sent=False)])
+@pytest.mark.parametrize("failure", [failed(529), failed(400), UpstreamFailure(OSError(), was_sent=False)])
 def test_what_was_refused_or_never_sent_costs_nothing(failure: UpstreamFailure) -> None:
     seen, _ = drive(request(HAIKU), failure, reply())
     first = entries(seen)[0]

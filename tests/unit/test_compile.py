@@ -19,7 +19,7 @@ ASK = {"role": "user", "content": "Hello"}
 every = pytest.mark.parametrize("target", list(MODELS), ids=lambda model: model.id)
 
 
-def fits(target: Model | str, asked: str = "some-other-model", **members: Any) -> bool:
+def fits(target: Model | str, asked: str = "some-other-model", /, **members: Any) -> bool:
     id_ = target if isinstance(target, str) else target.id
     return misfit(request(asked, **{"max_tokens": 2_000, **members}), id_, MODELS) is None
 

@@ -44,6 +44,7 @@ _BATCH: Final = 128  # some 4 ms, which is how long a read may have to wait
 _MOST_WAITING: Final = 10_000  # rows kept while the file is locked, some 20 MB
 _LAST_WAIT_S: Final = 15.0  # for the writer to end: longer than it waits for a locked file
 _PRUNE_EVERY_S: Final = 60.0
+_CHECKPOINT_EVERY: Final = 200  # transactions: some 6 MB of log
 _PRUNE_ROWS: Final = 1000
 _PINS_IN_MEMORY: Final = 10_000
 _MEMORY_S: Final = 1.0  # how long a shared fact may be served from memory
@@ -165,6 +166,7 @@ class SqliteStore:
         self.database = Database(path, _MIGRATIONS, durability=durability)
         self._keep_s = keep_days * _DAY_S
         self._clock = clock
+        self._written = 0
         self._pruned_at = 0.0
         self._pins: OrderedDict[str, str] = OrderedDict()
         self._facts: dict[str, tuple[float, Any]] = {}
@@ -229,6 +231,9 @@ class SqliteStore:
             for step in steps:
                 self.post(step)
         self._prune()
+        self._written += 1
+        if self._written % _CHECKPOINT_EVERY == 0:
+            self._outbox.checkpoint()
 
     def _remember_pins(self, step: Settle | Record) -> None:
         if isinstance(step, Record):
@@ -327,6 +332,7 @@ class _Outbox:
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_closing = False
+        self._is_checkpoint_due = False
 
     def start(self) -> None:
         """Have the writer running, unless the system has no thread left to give."""
@@ -340,6 +346,11 @@ class _Outbox:
     def put(self, job: _Job) -> None:
         """Queue `job`."""
         self._queue.put(job)
+
+    def checkpoint(self) -> None:
+        """Have the writer keep the write-ahead log short."""
+        self._is_checkpoint_due = True
+        self._queue.put(_nothing)
 
     def flush(self) -> None:
         """Return once all that was queued before this call is done.
@@ -382,7 +393,10 @@ class _Outbox:
         items: list[_Job | threading.Event | None] = []
         while None not in items:
             items = [self._queue.get(), *self._waiting(_BATCH)]
-            self._do(items)
+            self._do([item for item in items if item is not _nothing])
+            if self._is_checkpoint_due:
+                self._is_checkpoint_due = False
+                self._database.checkpoint()
 
     def _waiting(self, most: int = sys.maxsize) -> list[_Job | threading.Event | None]:
         """Take up to `most` items that are there now."""
@@ -428,6 +442,10 @@ class _Outbox:
                 return error
             else:
                 return None
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Wake the writer."""
 
 
 def _apply(step: Settle | Record, connection: sqlite3.Connection) -> None:
