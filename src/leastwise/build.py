@@ -27,7 +27,7 @@ from leastwise.attempt import Call, Terms, moment
 from leastwise.client import Desk
 from leastwise.compile import misfit
 from leastwise.config import Config, Upstream, load, policy, price_book
-from leastwise.errors import LeastwiseError
+from leastwise.errors import LeastwiseError, StoreError
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Code, Decision, Mode, Outcome, Reason, Task
 from leastwise.ledger import new_id
@@ -46,6 +46,7 @@ OWN_UPSTREAM: Final = "anthropic"
 
 _OBSERVING: Final = "OBSERVING: every call goes to the model it asked for."
 _SWITCH_ON: Final = "Switch on: leastwise on"
+_STORE: Final = "store.url"
 _RELOAD_S: Final = 1.0
 _OBSERVED_S: Final = 7 * 24 * 3600
 
@@ -59,14 +60,15 @@ class Runtime:
 
     Args:
         config: The configuration.
-        store: The ledger; by default the configured one is opened.
+        store: The ledger; by default the configured one is opened. Where none is configured and the
+            usual place cannot be written, it is kept in memory, with a warning.
         reload: Reads the configuration again; None keeps it for good.
         clock: Seconds since the epoch.
         rng: Draws ids, shares and jitter; the default is safe after a fork.
 
     Raises:
         ConfigError: the configuration cannot work, such as a ladder whose prices do not rise.
-        StoreError: the ledger cannot be opened.
+        StoreError: the configured ledger cannot be opened.
     """
 
     def __init__(
@@ -78,7 +80,7 @@ class Runtime:
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        self.store: Store = store if store is not None else open_store(config, clock)
+        self.store: Store = store if store is not None else _usable_store(config, clock)
         self.desk = Desk(self.store, clock)
         self._clock = clock
         self._rng = rng or random.SystemRandom()
@@ -214,6 +216,17 @@ def open_store(config: Config, clock: Callable[[], float] = time.time) -> Store:
     """
     store = config.store
     return SqliteStore(store.path, keep_days=store.keep_days, durability=store.durability, clock=clock)
+
+
+def _usable_store(config: Config, clock: Callable[[], float]) -> Store:
+    """Return the configured ledger, or one in memory where nobody configured one and none can be kept."""
+    try:
+        return open_store(config, clock)
+    except StoreError as error:
+        if config.origins.get(_STORE) != DEFAULT:
+            raise
+        _log.warning("the ledger is kept in memory and ends with this process: %s", error)
+        return SqliteStore(MEMORY, clock=clock)
 
 
 def observing_line(store: Store, now: float) -> str:

@@ -84,7 +84,9 @@ class Desk:
 
     def _count(self, what: str) -> None:
         self.faults += 1
-        if self.faults & (self.faults - 1) == 0:  # the first, then ever more seldom: a full disk must not fill the log
+        if (
+            self.faults & (self.faults - 1) == 0
+        ):  # the first, then ever more seldom: a full disk must not fill the log
             _log.exception("%s the ledger failed (%d times so far): the request goes on", what, self.faults)
 
 

@@ -159,7 +159,7 @@ def test_a_task_decides_and_forces(server: Server, make: Make) -> None:
     assert SONNET == client.messages.create(model="sonnet", max_tokens=1024, messages=ASK).model
     with pytest.raises(leastwise.ConfigError, match="opuss"):
         client.messages.create(model="auto", max_tokens=9, messages=ASK, task=leastwise.Task(tier="opuss"))
-    with pytest.raises(TypeError, match="leastwise.Task"):
+    with pytest.raises(TypeError, match=r"leastwise\.Task"):
         client.messages.create(model="auto", max_tokens=9, messages=ASK, task="classify")  # type: ignore[call-overload]
 
 

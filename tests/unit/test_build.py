@@ -215,6 +215,22 @@ def test_a_ledger_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
         open_store(config)
 
 
+def test_where_no_ledger_can_be_kept_and_none_was_asked_for_it_is_kept_in_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with Runtime(load(None, {"XDG_STATE_HOME": str(blocked)}, cwd=tmp_path), clock=Clock()) as runtime:
+        outcome = ask(runtime, "auto")
+        assert outcome == runtime.outcome(outcome.exchange)
+    (told,) = [one for one in caplog.messages if not one.startswith("OBSERVING")]
+    assert told.startswith("the ledger is kept in memory and ends with this process: ")
+
+    asked_for = load(None, {"LEASTWISE_STORE_URL": f"sqlite:///{blocked}/ledger.db"}, cwd=tmp_path)
+    with pytest.raises(StoreError):
+        Runtime(asked_for)
+
+
 class Owner:
     """Whose connections are used."""
 

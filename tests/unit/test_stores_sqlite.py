@@ -443,7 +443,9 @@ def test_a_killed_process_loses_nothing_that_was_written(path: Path) -> None:
     assert expected("p", count=60) == written(path)
 
 
-def test_the_write_ahead_log_stays_short_though_no_caller_waits_for_it(store: SqliteStore, path: Path) -> None:
+def test_the_write_ahead_log_stays_short_though_no_caller_waits_for_it(
+    store: SqliteStore, path: Path
+) -> None:
     for number in range(3_000):
         store.write(row(f"{number}", decision_json="x" * 1_000), may_wait=True)
     store.flush()
