@@ -26,16 +26,15 @@ from leastwise import account
 from leastwise.attempt import Call, Terms, moment
 from leastwise.client import Desk
 from leastwise.compile import misfit
-from leastwise.config import Config, Upstream, load, policy, price_book
+from leastwise.config import DEFAULT, MEMORY, Config, Upstream, load, policy, price_book
 from leastwise.errors import LeastwiseError, StoreError
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Code, Decision, Mode, Outcome, Reason, Task
 from leastwise.ledger import new_id
 from leastwise.messages import Request
 from leastwise.models import load_models
-from leastwise.money import show
 from leastwise.prices import check_ladder
-from leastwise.routing import Known, Router
+from leastwise.routing import Known, Router, observing_line
 from leastwise.stores import Query, Store
 from leastwise.stores.sqlite import SqliteStore
 
@@ -44,8 +43,6 @@ _log: Final = logging.getLogger(__name__)
 #: The upstream that stands for the client the caller brought.
 OWN_UPSTREAM: Final = "anthropic"
 
-_OBSERVING: Final = "OBSERVING: every call goes to the model it asked for."
-_SWITCH_ON: Final = "Switch on: leastwise on"
 _STORE: Final = "store.url"
 _RELOAD_S: Final = 1.0
 _OBSERVED_S: Final = 7 * 24 * 3600
@@ -162,8 +159,8 @@ class Runtime:
             return
         with suppress(IndexError):
             self._unsaid.pop()
-            line = self.desk.read(lambda: observing_line(self.store, self._clock()), "")
-            _log.warning("%s", line or f"{_OBSERVING} {_SWITCH_ON}")
+            sums = self.desk.read(lambda: observed(self.store, self._clock()), None)
+            _log.warning("%s", observing_line(self.router.policy.switched_on, sums))
 
     def other_client(self, upstream: str, owner: object, make: Callable[[Upstream], T]) -> T | None:
         """Return the client for a named upstream; None for the caller's own, `anthropic`.
@@ -229,14 +226,11 @@ def _usable_store(config: Config, clock: Callable[[], float]) -> Store:
         return SqliteStore(MEMORY, clock=clock)
 
 
-def observing_line(store: Store, now: float) -> str:
-    """Return the line that says nothing is saved yet, and how much could move."""
+def observed(store: Store, now: float) -> tuple[int, int]:
+    """Return what observed calls of the last week could have saved and what they cost, in nano-dollars."""
     lines = store.sums(Query(since=now - _OBSERVED_S, by=("mode",)))
-    observed = [line for line in lines if line.group[0] == "observe"]
-    could, spent = sum(line.could_nusd for line in observed), sum(line.spent_nusd for line in observed)
-    return (
-        f"{_OBSERVING} Up to {show(could, 2)} of {show(spent, 2)} could move, quality unknown. {_SWITCH_ON}"
-    )
+    mine = [line for line in lines if line.group == ("observe",)]
+    return sum(line.could_nusd for line in mine), sum(line.spent_nusd for line in mine)
 
 
 def _stamps(config: Config) -> tuple[tuple[str, int, int], ...]:

@@ -52,7 +52,8 @@ _NOT_YET: Final = frozenset({"budget", "cache", "cascade", "notify", "record"})
 #: What a file found in the working directory may not set.
 _NOT_POLICY: Final = frozenset({"upstream", "store"})
 
-_DEFAULT: Final = "default"
+#: The origin of a setting that nobody gave.
+DEFAULT: Final = "default"
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 _API: Final = "https://api.anthropic.com"
 _SECRETS: Final = re.compile(
@@ -255,7 +256,7 @@ def settings(config: Config) -> Iterator[Setting]:
 
 
 def _setting(config: Config, key: str, value: Any, origin_of: str | None = None) -> Setting:
-    return Setting(key, value, config.origins.get(origin_of or key, _DEFAULT))
+    return Setting(key, value, config.origins.get(origin_of or key, DEFAULT))
 
 
 def _plain(row: Any) -> dict[str, Any]:
@@ -639,7 +640,7 @@ def _of_defaults(environ: Mapping[str, str]) -> list[_Layer]:
     folder = _folder(environ, ("XDG_STATE_HOME", "LOCALAPPDATA"), ".local/state")
     file = "" if folder is None else str(folder / "leastwise.db")
     default = _Layer(
-        _DEFAULT,
+        DEFAULT,
         values={
             f"upstream.{DEFAULT_PROVIDER}.base_url": _API,
             f"upstream.{DEFAULT_PROVIDER}.api_key_env": "ANTHROPIC_API_KEY",
@@ -750,7 +751,7 @@ class _Assembly:
         }
 
     def _refuse(self, key: str, why: str) -> None:
-        origin = self.given[key].origin if key in self.given else _DEFAULT
+        origin = self.given[key].origin if key in self.given else DEFAULT
         self.wrong.append(f"{origin}: {why}")
 
     def _check(self, key: str, value: str, allowed: Sequence[str], part: str = "") -> None:

@@ -66,7 +66,7 @@ def store(request: pytest.FixtureRequest) -> Iterator[Store]:
         yield made
 
 
-rng = Random(20261123)  # noqa: S311 - so that a failure comes again
+rng = Random(20261123)
 numbers = count()
 
 

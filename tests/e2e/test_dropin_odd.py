@@ -479,7 +479,7 @@ def test_many_async_calls_of_which_some_are_cancelled_leave_a_row_each(make: Mak
     runtime = make()
 
     async def work(url: str) -> Counter[str]:
-        rng = random.Random(3)  # noqa: S311 - which calls are cancelled
+        rng = random.Random(3)
         async with leastwise.AsyncAnthropic(
             api_key="k", base_url=url, leastwise=runtime, max_retries=0
         ) as client:

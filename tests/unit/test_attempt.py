@@ -63,7 +63,7 @@ def entries(seen: list[Any]) -> list[Entry]:
 
 def pause(turn: int = 0, /, **headers: str) -> float:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return pause_s(named, turn, random.Random(1), NOW)  # noqa: S311 - jitter
+    return pause_s(named, turn, random.Random(1), NOW)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_pauses_double_from_half_a_second_to_eight() -> None:
 @given(st.text(max_size=40), st.text(max_size=40), st.integers(0, 5000))
 def test_whatever_the_hint_the_pause_is_positive_and_short(ms: str, seconds: str, turn: int) -> None:
     headers = {"retry-after-ms": ms, "retry-after": seconds}
-    assert 0 < pause_s(headers, turn, random.Random(1), NOW)  # noqa: S311 - jitter <= 60
+    assert 0 < pause_s(headers, turn, random.Random(1), NOW)
 
 
 @pytest.mark.parametrize(

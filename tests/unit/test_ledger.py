@@ -8,7 +8,7 @@ ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford: no I, L, O, U
 
 
 def seeded(seed: int) -> Random:
-    return Random(seed)  # noqa: S311 - so that a failure comes again
+    return Random(seed)
 
 
 def decoded(id_: str) -> tuple[int, int]:

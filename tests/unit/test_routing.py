@@ -11,7 +11,17 @@ from leastwise.errors import ConfigError, RequestError
 from leastwise.ladder import DEFAULT_LADDER, Baseline, Code, Decision, Ladder, Mode, Task, Tier
 from leastwise.messages import Request
 from leastwise.prices import load_prices
-from leastwise.routing import Known, Lexicon, Policy, Router, Rule, Signals, Switch, load_words
+from leastwise.routing import (
+    Known,
+    Lexicon,
+    Policy,
+    Router,
+    Rule,
+    Signals,
+    Switch,
+    load_words,
+    observing_line,
+)
 from leastwise.routing.words import Scan
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -673,6 +683,20 @@ def test_the_hash_names_policy_ladder_and_words() -> None:
     assert 4 == len(set(hashes))
     assert hashes[0] == Router().policy_hash
     assert {12} == {len(each) for each in hashes}
+
+
+def test_what_is_switched_on_is_said_beside_what_is_observed() -> None:
+    partly = Policy(switches=(Switch("triage", "enforce"), Switch("plan", "off")), reroute=("claude-opus-*",))
+    assert ("tag triage", "claude-opus-*") == partly.switched_on
+    assert () == Policy(mode="enforce", switches=partly.switches).switched_on
+    assert (
+        "OBSERVING, but for tag triage, claude-opus-*: every other call goes to the model it asked for. "
+        "Up to $0.39 of $0.40 could move, quality unknown. Switch on: leastwise on"
+        == observing_line(partly.switched_on, (390_000_000, 400_000_000))
+    )
+    assert "OBSERVING: every call goes to the model it asked for. Switch on: leastwise on" == observing_line(
+        (), None
+    )
 
 
 @pytest.mark.parametrize("mode", ["observe", "enforce", "off"])

@@ -84,7 +84,14 @@ def _of_ledger(settings: Config, window: Window, groups: tuple[str, ...]) -> _Sh
     else:
         store = open_store(settings)
         try:
-            found = ledger.read_ledger(store, window, by=by, mode=settings.mode, where=where)
+            found = ledger.read_ledger(
+                store,
+                window,
+                by=by,
+                mode=settings.mode,
+                switched_on=policy(settings).switched_on,
+                where=where,
+            )
         finally:
             store.close()
     return ledger.ledger_lines(found), ledger.ledger_rows(found), ledger.ledger_json(found), found.next

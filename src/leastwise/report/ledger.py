@@ -17,6 +17,7 @@ from leastwise.errors import ConfigError
 from leastwise.money import divide_half_even, show, to_usd
 from leastwise.report.table import aligned, dollars, fits, labelled, percent, plural, share, wrapped
 from leastwise.report.window import Window
+from leastwise.routing import observing_line
 from leastwise.stores import Line, Query, Store
 
 #: Names by which the sums can be grouped.
@@ -94,6 +95,7 @@ class LedgerReport:
         window: The days.
         by: The grouping.
         mode: The mode configured now.
+        switched_on: What is routed although the rest is observed.
         total: All calls.
         groups: By the grouping: days in order, else dearest first.
         by_tier: By who answered.
@@ -106,6 +108,7 @@ class LedgerReport:
     window: Window
     by: tuple[str, ...]
     mode: str
+    switched_on: tuple[str, ...]
     total: Group
     groups: tuple[Group, ...]
     by_tier: tuple[Group, ...]
@@ -175,7 +178,13 @@ def check_groups(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def read_ledger(
-    store: Store, window: Window, *, by: Sequence[str] = ("tag",), mode: str = "observe", where: str = ""
+    store: Store,
+    window: Window,
+    *,
+    by: Sequence[str] = ("tag",),
+    mode: str = "observe",
+    switched_on: Sequence[str] = (),
+    where: str = "",
 ) -> LedgerReport:
     """Return what `store` says of the days in `window`.
 
@@ -184,6 +193,7 @@ def read_ledger(
         window: Whole days, UTC.
         by: Names in `GROUPS`.
         mode: The mode configured now.
+        switched_on: What is routed although the rest is observed (`Policy.switched_on`).
         where: The ledger's path, for the footer.
     """
     by = tuple(by)
@@ -201,6 +211,7 @@ def read_ledger(
         window=window,
         by=by,
         mode=mode,
+        switched_on=tuple(switched_on),
         total=totals[0] if totals else Group((), _EMPTY, (), None),
         groups=tuple(groups),
         by_tier=tuple(_groups(tiers, 1, {})),
@@ -214,7 +225,9 @@ def read_ledger(
 def empty_ledger(window: Window, *, by: Sequence[str], mode: str, where: str) -> LedgerReport:
     """Return the report of a ledger that does not exist yet."""
     nothing = Group((), _EMPTY, (), None)
-    return LedgerReport(window, tuple(by), mode, nothing, (), (), (), hours=0, has_older=False, store=where)
+    return LedgerReport(
+        window, tuple(by), mode, (), nothing, (), (), (), hours=0, has_older=False, store=where
+    )
 
 
 def _query(window: Window, by: tuple[str, ...]) -> Query:
@@ -300,12 +313,7 @@ def _empty_lines(report: LedgerReport) -> list[str]:
 def _observing_lines(report: LedgerReport) -> list[str]:
     if not report.is_observing:
         return []
-    could, spent = show(report.observed.could_nusd, 2), show(report.observed.spent_nusd, 2)
-    line = (
-        f"OBSERVING: every call goes to the model it asked for. Up to {could} of {spent} "
-        f"could move, quality unknown. Switch on: leastwise on"
-    )
-    return [line]
+    return [observing_line(report.switched_on, (report.observed.could_nusd, report.observed.spent_nusd))]
 
 
 def _total_lines(report: LedgerReport) -> list[str]:

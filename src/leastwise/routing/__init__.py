@@ -1,6 +1,6 @@
 """Routing: which model answers, instead of which, and why; makes no call and opens nothing."""
 
-from leastwise.routing.policy import BASELINE, Known, Policy, Preset, Rule, Switch
+from leastwise.routing.policy import BASELINE, Known, Policy, Preset, Rule, Switch, observing_line
 from leastwise.routing.router import Fits, Router
 from leastwise.routing.signals import Signals
 from leastwise.routing.words import Lexicon, Words, load_words
@@ -18,4 +18,5 @@ __all__ = [
     "Switch",
     "Words",
     "load_words",
+    "observing_line",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from hashlib import sha256
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 from leastwise.errors import ConfigError
 from leastwise.features import Role
 from leastwise.ladder import COMPLEXITIES, MODES, Complexity, Ladder, Mode
+from leastwise.money import show
 from leastwise.routing.signals import Signals
 
 BASELINE: Final = "baseline"
@@ -157,6 +158,12 @@ class Policy:
         """Return the reference's policy: its lists, thresholds and clamps."""
         return cls(**{"preset": "reference", "clamp": True, **changes})
 
+    @property
+    def switched_on(self) -> tuple[str, ...]:
+        """What is routed although the rest is observed: tags, and patterns of models."""
+        tags = tuple(f"tag {switch.tag}" for switch in self.switches if switch.mode == "enforce")
+        return (*tags, *self.reroute) if self.mode == "observe" else ()
+
     def check(self, ladder: Ladder) -> None:
         """Refuse names that are no tier of `ladder`.
 
@@ -174,6 +181,25 @@ class Policy:
         """Return twelve hexadecimal digits that name this policy with its ladder and word lists."""
         content = json.dumps([_plain(self), _plain(ladder), words], sort_keys=True, separators=(",", ":"))
         return sha256(content.encode()).hexdigest()[:12]
+
+
+def observing_line(switched_on: Sequence[str], sums: tuple[int, int] | None) -> str:
+    """Return the line that says nothing is saved yet.
+
+    Args:
+        switched_on: What is routed all the same (`Policy.switched_on`).
+        sums: What could be saved and what was spent, in nano-dollars; None where neither is known.
+    """
+    if switched_on:
+        line = (
+            f"OBSERVING, but for {', '.join(switched_on)}: every other call goes to the model it asked for."
+        )
+    else:
+        line = "OBSERVING: every call goes to the model it asked for."
+    if sums is not None:
+        could, spent = (show(each, 2) for each in sums)
+        line += f" Up to {could} of {spent} could move, quality unknown."
+    return f"{line} Switch on: leastwise on"
 
 
 def _plain(value: Any) -> Any:
