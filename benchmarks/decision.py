@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
 
 from benchmarks.measure import Figure, Quiet, Result, Subject, Table, Timing, clock_us, say, side_by_side
 from leastwise import features
-from leastwise.compile import misfit
+from leastwise.build import Runtime
+from leastwise.config import load
 from leastwise.ladder import Task
 from leastwise.messages import Request
-from leastwise.models import load_models
-from leastwise.routing import Router
+from leastwise.stores.sqlite import SqliteStore
 
 _PHRASE, _UNSURE = "type told by a phrase", "unsure"
 _SIZES: Final = (245, 1_000, 20_000)
@@ -81,8 +82,9 @@ def measure(turns: int, quiet: Quiet) -> Result:
 
 
 def _ours() -> Iterator[Subject]:
-    models = load_models()
-    router = Router(fits=partial(misfit, models=models))
+    with tempfile.TemporaryDirectory() as folder:
+        config = load(environ={"XDG_CONFIG_HOME": folder, "XDG_STATE_HOME": folder}, cwd=Path(folder))
+        router = Runtime(config, store=SqliteStore(":memory:")).router
     task = Task()
 
     def decide(request: Request) -> object:
@@ -353,7 +355,7 @@ def _reading(found: dict[str, Timing]) -> Iterator[str]:
 def _method() -> tuple[str, ...]:
     return (
         (
-            "`features.read` and `Router.decide` with the check of `compile.misfit`, as a client wires them; "
+            "`features.read` and `Router.decide` of a `Runtime` with default settings, the check of fit included; "
             "each call gets a request parsed and decoded anew, so nothing is remembered between calls."
         ),
         (

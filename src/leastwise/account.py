@@ -124,6 +124,7 @@ class Teller:
             output_tokens=usage.output_tokens,
             latency_s=max(0.0, self.terms.clock() - call.at),
             fault=self.fault,
+            misfit=next((r.before for r in decision.reasons if r.code is Code.MISFIT), ""),
         )
 
     def _compared(self, entry: Entry | None) -> tuple[int, int]:

@@ -118,6 +118,7 @@ class Exchange:
         arm: `treated`, or `kept` for traffic outside the switched-on share.
         latency_s: From the request to its last byte.
         fault: What of ours failed on the way, or "".
+        misfit: The model that refused the request although we took it to fit, or "".
     """
 
     id: str
@@ -152,6 +153,7 @@ class Exchange:
     output_tokens: int
     latency_s: float
     fault: str
+    misfit: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -175,6 +175,16 @@ def test_twice_is_as_good_as_once(store: Store) -> None:
     assert {"new": 1.25} == store.known("mail", (), NOW).corrections  # (30 + 20) / (20 + 20), not 80 / 60
 
 
+def test_misfits_are_counted_by_the_model_that_refused(store: Store) -> None:
+    rows = [
+        exchange(misfit=model, at=at)
+        for model, at in (("m1", NOW), ("m1", NOW), ("m2", NOW), ("m1", NOW - 9), ("", NOW))
+    ]
+    write(store, *map(Record, rows))
+
+    assert {"m1": 2, "m2": 1} == store.misfits(NOW)
+
+
 def test_a_lease_reserves_nothing_without_a_budget(store: Store) -> None:
     row = exchange()
     lease = Lease(new_id(NOW, rng), row.id, 900_000, lambda _: (Settle(entry(row)), Record(row)))

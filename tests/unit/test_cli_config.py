@@ -768,3 +768,15 @@ def test_simulate_tells_the_variables_and_a_port_that_is_taken(capsys: pytest.Ca
     expected = f"export ANTHROPIC_BASE_URL=http://127.0.0.1:{port}\nexport ANTHROPIC_API_KEY=simulated\n"
     assert expected == captured.out
     assert f"leastwise: error: cannot listen at 127.0.0.1 port {port}: " in captured.err
+
+
+def test_doctor_names_the_models_that_refused_what_was_taken_to_fit(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    store = SqliteStore(file)
+    for id_ in ("a", "b"):
+        store.write(Record(Exchange(**{**ROW, "id": id_, "misfit": "claude-haiku-5-5"})), may_wait=True)
+    store.close()
+
+    words = "claude-haiku-5-5 refused 2 requests taken to fit it; the asked model answered them"
+    found = examined({"LEASTWISE_STORE_URL": f"sqlite:///{file}"}, "misfit")
+    assert [("warn", words, "leastwise report; please tell us what they had in common")] == found

@@ -151,7 +151,7 @@ def test_a_swapped_request_that_does_not_fit_is_sent_once_as_received(status: in
     assert asked is second.request
     assert done is not None
     assert Code.MISFIT == done.outcome.reasons[-1].code
-    assert ("opus", 0) == (row_of(seen).tier, row_of(seen).saved_nusd)
+    assert ("opus", 0, HAIKU) == (row_of(seen).tier, row_of(seen).saved_nusd, row_of(seen).misfit)
 
 
 def test_an_unswapped_request_that_does_not_fit_is_the_callers_to_mend() -> None:

@@ -194,11 +194,12 @@ def _can_write(file: Path) -> Check:
 
 
 def _of_calls(config: Config, at: datetime) -> Iterator[Check]:
-    """Yield what the ledger says of the last days: calls that went unrouted through a fault of ours."""
+    """Yield what the ledger says of the last days: calls unrouted through a fault of ours, and misfits."""
     try:
         store = open_store(config)
         try:
-            lines = store.sums(Query(since=(at - _LATELY).timestamp()))
+            since = (at - _LATELY).timestamp()
+            lines, misfits = store.sums(Query(since=since)), store.misfits(since)
         finally:
             store.close()
     except StoreError as error:
@@ -210,6 +211,9 @@ def _of_calls(config: Config, at: datetime) -> Iterator[Check]:
         yield Check("calls", "warn", words, "leastwise report; please tell us what the log says")
     elif calls:
         yield Check("calls", "ok", f"{calls:,} in {_LATELY.days} days, none unrouted by a fault of ours")
+    for model, refused in sorted(misfits.items()):
+        words = f"{model} refused {refused:,} requests taken to fit it; the asked model answered them"
+        yield Check("misfit", "warn", words, "leastwise report; please tell us what they had in common")
 
 
 def _mounts() -> str:

@@ -104,5 +104,8 @@ class Store(Protocol):
     def latencies(self, query: Query) -> dict[tuple[str, ...], tuple[float, float]]:
         """Return p50 and p95 seconds by group, from the requests still kept."""
 
+    def misfits(self, since: float) -> dict[str, int]:
+        """Return how many requests each model refused although they were taken to fit it."""
+
     def close(self) -> None:
         """Write what is posted and close."""

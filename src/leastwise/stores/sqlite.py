@@ -61,7 +61,8 @@ CREATE TABLE exchange (
   decision_json TEXT NOT NULL, policy_hash TEXT NOT NULL, baseline TEXT NOT NULL, baseline_how TEXT NOT NULL,
   baseline_nusd INTEGER NOT NULL, spent_nusd INTEGER NOT NULL, discarded_nusd INTEGER NOT NULL,
   saved_nusd INTEGER NOT NULL, could_nusd INTEGER NOT NULL, arm TEXT NOT NULL, complexity TEXT NOT NULL,
-  task_type TEXT NOT NULL, certainty TEXT NOT NULL, latency_s REAL NOT NULL, fault TEXT NOT NULL,
+  task_type TEXT NOT NULL, certainty TEXT NOT NULL, latency_s REAL NOT NULL,
+  fault TEXT NOT NULL, misfit TEXT NOT NULL,
   input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX exchange_at ON exchange (at);
 CREATE TABLE entry (
@@ -259,6 +260,12 @@ class SqliteStore:
             StoreError: another process keeps the file locked.
         """
         self._outbox.flush()
+
+    def misfits(self, since: float) -> dict[str, int]:
+        """Return how many requests each model refused although they were taken to fit it."""
+        self.flush()
+        sql = "SELECT misfit, COUNT(*) AS n FROM exchange WHERE at >= ? AND misfit <> '' GROUP BY misfit"
+        return {row["misfit"]: row["n"] for row in self.database.rows(sql, (since,))}
 
     def close(self) -> None:
         """Write what is posted, stop the writer, close the file."""
