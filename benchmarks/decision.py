@@ -355,8 +355,8 @@ def _reading(found: dict[str, Timing]) -> Iterator[str]:
 def _method() -> tuple[str, ...]:
     return (
         (
-            "`features.read` and `Router.decide` of a `Runtime` with default settings, the check of fit included; "
-            "each call gets a request parsed and decoded anew, so nothing is remembered between calls."
+            "`features.read` and `Router.decide` of a `Runtime` with default settings, the check of fit "
+            "included; each call gets a request parsed and decoded anew, so that nothing is remembered."
         ),
         (
             "245 B: one short ask. 1 KB: a line of system prompt and an ask of some 850 characters. 20 KB: "

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from leastwise.features import prompt_bound
+from leastwise.features import block_kinds, prompt_bound
 from leastwise.ladder import AUTO
 from leastwise.messages import JSON, Request, blocks_of
 from leastwise.models import Model, Models
@@ -67,21 +67,20 @@ def misfit(request: Request, model: str, models: Models) -> str | None:
 
 
 def _misfit_of_history(request: Request) -> str | None:
-    human_turns = 0
-    for turn in request.messages:
-        content = turn.get("content")
-        is_human = turn.get("role") == "user"
-        if isinstance(content, str):
-            human_turns += is_human
-            continue
-        kinds = [block.get("type") for block in blocks_of(content)]
-        for kind in kinds:
-            if kind not in _SAFE_BLOCKS:
-                return f"the conversation holds a {kind} block"
-        human_turns += is_human and any(kind != "tool_result" for kind in kinds)
-    if human_turns > 1 and request.model not in AUTO and _marks_cache(request):
+    strange = block_kinds(request) - _SAFE_BLOCKS
+    if strange:
+        return f"the conversation holds a {min(strange)} block"
+    if request.model not in AUTO and _marks_cache(request) and _human_turns(request) > 1:
         return "the conversation has a prompt cache on the model it asks for"
     return None
+
+
+def _human_turns(request: Request) -> int:
+    return sum(
+        turn.get("role") == "user"
+        and any(block.get("type") != "tool_result" for block in blocks_of(turn.get("content")))
+        for turn in request.messages
+    )
 
 
 def _marks_cache(request: Request) -> bool:

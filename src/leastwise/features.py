@@ -18,6 +18,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -55,6 +56,11 @@ LARGEST_WINDOW: Final = 1_000_000
 
 _GROWING_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "tool_search")
 _GROWING_MEMBERS: Final = ("mcp_servers", "container")
+
+_TOOL_RESULT_CHARS: Final = 6 * 3 + 40  # three names, an id and its kind
+_THINKING: Final = frozenset({"thinking", "redacted_thinking"})
+#: Where a request's notes keep what is worked out here.
+_TALLY, _BOUND = "features.tally", "features.bound"
 
 _PRIOR_TOKENS: Final = 20_000  # how much real usage outweighs the rule of thumb
 _LEAST_CORRECTION, _MOST_CORRECTION = 0.5, 2.0
@@ -215,12 +221,11 @@ def read(request: Request, task: Task = _NO_TASK, headers: Mapping[str, str] = _
     """
     messages: Sequence[dict[str, JSON]] = request.get("messages")
     system = [text for text in _texts_of(request.get("system")) if text]
-    tally = _Tally()
+    tally = _tally_of(request)
+    counted = _Tally()
     for text in system:
-        tally.add(text)
-    for turn in messages:
-        tally.add_content(turn.get("content"))
-    has_tools = _add_tools(request, tally)
+        counted.add(text)
+    has_tools = _add_tools(request, counted)
     if task.has_tools is not None:
         has_tools = task.has_tools
 
@@ -239,8 +244,8 @@ def read(request: Request, task: Task = _NO_TASK, headers: Mapping[str, str] = _
         is_follow_up=is_follow_up,
         inherited_ask=ask if inherited else "",
         description=description,
-        text_chars=tally.chars,
-        text_bytes=tally.chars + tally.extra,
+        text_chars=tally.chars + counted.chars,
+        text_bytes=tally.chars + tally.extra + counted.chars + counted.extra,
         expected_output_tokens=task.output_tokens,
         has_code_told=task.has_code,
         has_tools=has_tools,
@@ -319,9 +324,14 @@ def prompt_bound(request: Request) -> int:
     values. What has no size here - the pages of a document, what a search or a program of the
     API's own brings in - is bounded by the largest window there is.
     """
-    tally = _Tally()
-    for turn in request.get("messages"):
-        tally.add_content(turn.get("content"))
+    bound: int | None = request.notes.get(_BOUND)
+    if bound is None:
+        bound = request.notes[_BOUND] = _prompt_bound(request)
+    return bound
+
+
+def _prompt_bound(request: Request) -> int:
+    tally = _tally_of(request)
     tools = request.get("tools")
     tools = tools if isinstance(tools, list) else []
     if tally.documents or _may_grow(request, tools):
@@ -344,10 +354,25 @@ def _may_grow(request: Request, tools: Sequence[JSON]) -> bool:
     return any(kind.startswith(_GROWING_TOOLS) for kind in kinds)
 
 
+def block_kinds(request: Request) -> AbstractSet[str]:
+    """Return the types of the blocks in the conversation's turns; plain text counts as none."""
+    return _tally_of(request).kinds
+
+
+def _tally_of(request: Request) -> _Tally:
+    """Return the tally of the conversation, added up once for all who ask."""
+    tally: _Tally | None = request.notes.get(_TALLY)
+    if tally is None:
+        tally = request.notes[_TALLY] = _Tally()
+        for turn in request.get("messages"):
+            tally.add_content(turn.get("content"))
+    return tally
+
+
 class _Tally:
     """Adds up text and what else a conversation holds."""
 
-    __slots__ = ("chars", "documents", "extra", "has_thinking", "images", "payload_chars")
+    __slots__ = ("chars", "documents", "extra", "images", "kinds", "payload_chars")
 
     def __init__(self) -> None:
         self.chars = 0
@@ -355,7 +380,11 @@ class _Tally:
         self.images = 0
         self.documents = 0
         self.payload_chars = 0  # base64 of images, which is no text
-        self.has_thinking = False
+        self.kinds: set[str] = set()
+
+    @property
+    def has_thinking(self) -> bool:
+        return not _THINKING.isdisjoint(self.kinds)
 
     def add(self, text: str) -> None:
         self.chars += len(text)
@@ -371,20 +400,33 @@ class _Tally:
                     self._add_block(block)
 
     def _add_block(self, block: dict[str, JSON]) -> None:
-        kind = block.get("type")
+        kind = str(block.get("type"))
+        self.kinds.add(kind)
         if kind == "text":
             text = block.get("text")
             if isinstance(text, str):
                 self.add(text)
+        elif kind == "tool_result":
+            self.chars += _TOOL_RESULT_CHARS
+            for part in blocks_of(block.get("content")):
+                self._add_part(part)
         elif kind == "image":
             self.images += 1
             self.payload_chars += _payload_chars(block)
         elif kind == "document":
             self._add_document(block)
         else:
-            if kind in ("thinking", "redacted_thinking"):
-                self.has_thinking = True
             self.weigh(block)
+
+    def _add_part(self, part: dict[str, JSON]) -> None:
+        """Add what is inside a tool's result: nearly always text."""
+        text = part.get("text")
+        if len(part) == len(("type", "text")) and isinstance(text, str):
+            self.add(text)
+        elif part.get("type") in ("image", "document"):
+            self._add_block(part)
+        else:
+            self.weigh(part)
 
     def _add_document(self, block: dict[str, JSON]) -> None:
         source = block.get("source")

@@ -42,9 +42,10 @@ class Request:
         version: The caller's `anthropic-version`, "" when unknown.
         betas: The caller's `anthropic-beta` values, sorted.
         changes: Top-level members that differ from what the caller sent.
+        notes: What readers of the prompt have worked out once, for the next of them.
     """
 
-    __slots__ = ("_decoded", "_raw", "_received", "betas", "changes", "endpoint", "version")
+    __slots__ = ("_decoded", "_raw", "_received", "betas", "changes", "endpoint", "notes", "version")
 
     def __init__(
         self,
@@ -64,6 +65,7 @@ class Request:
         self.version = version
         self.betas = tuple(sorted(betas))
         self.changes: Mapping[str, JSON] = changes or {}
+        self.notes: dict[str, Any] = {}
 
     @classmethod
     def parse(
@@ -172,7 +174,7 @@ class Request:
         raw = dict(self._raw)
         if self._received is not None:
             raw |= {name: msgspec.Raw(_ENCODE.encode(value)) for name, value in changes.items()}
-        return type(self)(
+        changed = type(self)(
             raw,
             decoded,
             self._received,
@@ -181,6 +183,9 @@ class Request:
             betas=self.betas,
             changes={**self.changes, **changes},
         )
+        if changes.keys() <= _NO_PROMPT:
+            changed.notes = self.notes
+        return changed
 
     def body(self) -> bytes:
         """Return the bytes to send: as received when nothing changed (see the module's text)."""
@@ -196,6 +201,8 @@ class _Name(str):
     __hash__ = object.__hash__
 
 
+#: Members that are no part of the prompt.
+_NO_PROMPT: Final = frozenset({"max_tokens", "model", "stream"})
 _NAMES: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=lambda _, name: _Name(name))
 
 
