@@ -161,9 +161,9 @@ def outcome_of(row: Exchange, entries: list[Entry], reasons: tuple[Reason, ...],
     """Return a row and its entries as an `Outcome`."""
     used: dict[str, Usage] = {}
     for entry in entries:
-        tier = terms.ladder.of_model(entry.model)
+        tier = terms.ladder.of_model(entry.model) or terms.ladder.of_model(canonical(entry.model))
         name = tier.name if tier is not None else entry.model
-        used[name] = used.get(name, Usage()).plus(entry.usage)
+        used[name] = used[name].plus(entry.usage) if name in used else entry.usage
     return Outcome(
         exchange=row.id,
         tier=row.tier,

@@ -307,12 +307,17 @@ class Usage:
 
     def plus(self, other: Usage) -> Usage:
         """Return the sum of all counts, for totals over several attempts."""
-        summed = {
-            field.name: getattr(self, field.name) + getattr(other, field.name)
-            for field in fields(self)
-            if isinstance(getattr(self, field.name), int)
-        }
-        return replace(self, **summed, iterations=())
+        return replace(
+            self,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_input_tokens=self.cache_read_input_tokens + other.cache_read_input_tokens,
+            cache_write_5m_tokens=self.cache_write_5m_tokens + other.cache_write_5m_tokens,
+            cache_write_1h_tokens=self.cache_write_1h_tokens + other.cache_write_1h_tokens,
+            thinking_tokens=self.thinking_tokens + other.thinking_tokens,
+            web_search_requests=self.web_search_requests + other.web_search_requests,
+            iterations=(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
