@@ -2,7 +2,8 @@
 
 Ours is `features.read` and `Router.decide` on a request as it came over the wire, parsed
 and decoded anew for each call; decoding is a row of its own. Each size has an ask whose
-type a phrase tells, and one that no phrase tells.
+type a phrase tells, and one that no phrase tells; 1 KB also has one with a letter that is
+not ASCII, which takes Python's slower way. The slowest of them is held to the figure.
 
 aurelio semantic-router compares an embedding of the ask with those of examples: 10 routes
 of 10 utterances, its own index in memory, and a stand-in for the encoder that counts
@@ -31,8 +32,9 @@ from leastwise.ladder import Task
 from leastwise.messages import Request
 from leastwise.stores.sqlite import SqliteStore
 
-_PHRASE, _UNSURE = "type told by a phrase", "unsure"
+_PHRASE, _UNSURE, _FOREIGN = "type told by a phrase", "unsure", "type told, not all ASCII"
 _SIZES: Final = (245, 1_000, 20_000)
+_KINDS: Final = {245: (_PHRASE, _UNSURE), 1_000: (_PHRASE, _UNSURE, _FOREIGN), 20_000: (_PHRASE, _UNSURE)}
 _LIMITS_US: Final = {1_000: 40.0, 20_000: 60.0}
 _NAMES: Final = {245: "245 B", 1_000: "1 KB", 20_000: "20 KB"}
 
@@ -43,6 +45,7 @@ _SHORT: Final = {
 _MIDDLE: Final = {
     _PHRASE: "Summarise the following notes for somebody who missed the meeting. ",
     _UNSURE: "Here is where we stand after the meeting, and I wonder what you make of it. ",
+    _FOREIGN: "Summarise the following notes for somebody who missed the meeting in Zürich. ",
 }
 _LONG: Final = {
     _PHRASE: "Refactor the rounding so that there is one place for it.",
@@ -91,11 +94,11 @@ def _ours() -> Iterator[Subject]:
         return router.decide(request, task, features=features.read(request, task))
 
     for size in _SIZES:
-        for kind in (_PHRASE, _UNSURE):
+        for kind in _KINDS[size]:
             body = _body(size, kind)
             decision = router.decide(Request.parse(body))
             assert len(body) == size
-            assert decision.is_sure is (kind == _PHRASE), decision.reason
+            assert decision.is_sure is (kind != _UNSURE), decision.reason
             yield Subject(_ours_name(size, kind), decide, _decoder(body))
         yield Subject(_decode_name(size), _decode, _giver(_body(size, _UNSURE)))
 
@@ -290,7 +293,7 @@ def _middle_ask() -> str:
 
 
 def _slower(found: dict[str, Timing], size: int) -> Timing:
-    return max((found[_ours_name(size, kind)] for kind in (_PHRASE, _UNSURE)), key=lambda timing: timing.p50)
+    return max((found[_ours_name(size, kind)] for kind in _KINDS[size]), key=lambda timing: timing.p50)
 
 
 def _table(found: dict[str, Timing]) -> Table:

@@ -15,7 +15,7 @@ Sources: https://docs.claude.com/en/api/messages and .../messages-streaming
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import msgspec
@@ -150,7 +150,8 @@ class Request:
     @property
     def model(self) -> str:
         """The model asked for: a model id, `auto`, or a tier's name."""
-        return str(self.get("model"))
+        model: str = self._decoded["model"]  # decoded when the request was checked
+        return model
 
     @property
     def messages(self) -> list[dict[str, JSON]]:
