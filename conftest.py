@@ -5,10 +5,12 @@ Collects the examples too: `python` blocks of README.md and docs/, and `>>>` in 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import anthropic
 import pytest
 from hypothesis import HealthCheck, settings
 from sybil import Sybil
@@ -63,6 +65,9 @@ def _simulated(_home: None) -> Iterator[str]:
 
     with serve(port=0) as upstream:
         yield upstream.url
+        for client in gc.get_objects():  # examples leave theirs open, as programs that end may
+            if isinstance(client, anthropic.Anthropic):
+                client.close()
 
 
 @pytest.fixture

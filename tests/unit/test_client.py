@@ -73,6 +73,9 @@ class Memory:
     def flush(self) -> None:
         """Nothing waits."""
 
+    def misfits(self, since: float) -> dict[str, int]:  # noqa: ARG002 - a store's
+        return {}
+
     def find(self, any_id: str) -> Story | None:
         raise NotImplementedError(any_id)
 
