@@ -17,7 +17,7 @@ from msgspec import structs
 from leastwise.attempt import Answer, Call, Terms, moment
 from leastwise.errors import UnknownPriceError, UpstreamFailure
 from leastwise.features import Features
-from leastwise.ladder import Code, Decision, Outcome, Reason, Tier
+from leastwise.ladder import Code, Decision, Outcome, Reason
 from leastwise.ledger import Entry, Exchange, Measured
 from leastwise.messages import Usage
 from leastwise.models import canonical
@@ -49,7 +49,7 @@ class Teller:
 
     def instead(self, model: str, code: Code, words: str) -> Teller:
         """Return a teller for another model, with the reason why."""
-        tier = self.terms.ladder.of_model(model) or Tier("", model, self.decision.upstream)
+        tier = self.terms.ladder.serving(model)
         reasons = (*self.decision.reasons, Reason(code, words, self.decision.model, model))
         changed = structs.replace(
             self.decision,
@@ -144,13 +144,14 @@ class Teller:
         return baseline_nusd, baseline_nusd - self._repriced(entry, decision.would)
 
     def _repriced(self, entry: Entry, model: str) -> int:
-        tier = self.terms.ladder.of_model(model)
-        provider = tier.upstream if tier is not None else entry.provider
+        provider = self.terms.ladder.serving(model).upstream
         at, book, models = moment(entry.asked_at), self.terms.book, self.terms.models
+        if not entry.price_row or not book.has(model, at, provider):
+            return entry.cost_nusd  # nothing to compare with: neither saved nor lost
         try:
             return baseline_cost(entry.usage, entry.model, model, at, book, models, provider=provider).nusd
         except UnknownPriceError:
-            return entry.cost_nusd  # nothing to compare with: neither saved nor lost
+            return entry.cost_nusd  # as above, for a part of the answer
 
     def outcome(self, record: Record) -> Outcome:
         """Return what was recorded as the outcome for the caller."""

@@ -60,7 +60,7 @@ class Terms:
         rng: Draws ids, shares and jitter.
     """
 
-    decide: Callable[[Request, Task, Features, Known, datetime, float], Decision]
+    decide: Callable[[Call, Features, Known, float], Decision]
     ladder: Ladder
     book: PriceBook
     models: Models
@@ -71,7 +71,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request of one caller, as it enters an exchange."""
+    """One request of one caller, as it enters an exchange; `headers` are the caller's, in lower case."""
 
     id: str
     at: float
@@ -80,6 +80,7 @@ class Call:
     tenant: str = "local"
     key: str = ""
     max_retries: int = 2
+    headers: Mapping[str, str] = field(default_factory=dict)
     spent: list[Entry] = field(default_factory=list)
 
 
@@ -142,7 +143,9 @@ class _Sent:
             facts.visible_bytes // _BYTES_PER_TOKEN,
             int(elapsed_s * _TOKENS_PER_S),
         )
-        usage = facts.usage if facts.usage.prompt_tokens else Usage(input_tokens=prompt_bound(self.request))
+        usage = facts.usage
+        if not usage.prompt_tokens:
+            usage = Usage(input_tokens=prompt_bound(self.request), speed=_speed(self.request))
         return replace(usage, output_tokens=min(output, max(_cap(self.request), facts.usage.output_tokens)))
 
     def _entry(
@@ -172,14 +175,14 @@ class _Sent:
         book = self.terms.book
         if not book.has(model, at, self.upstream):
             model = self.request.model  # an answer that names itself in a spelling of its own
+        if not usage.iterations and not book.has(model, at, self.upstream):
+            return Cost(0, "")  # unpriced models are allowed, or we are off
         try:
             return cost(usage, model, at, book, provider=self.upstream)
         except UnknownPriceError:
-            # A part of the answer ran on a model nobody knows, or we are off: an answer that is
-            # paid for is never withheld for want of a price.
-            if usage.iterations:
-                return self._price(model, replace(usage, iterations=()))
-            return Cost(0, "")
+            # A part of the answer ran on a model nobody knows: an answer that is paid for is never
+            # withheld for want of a price.
+            return self._price(model, replace(usage, iterations=()))
 
 
 def attempt(
@@ -260,7 +263,13 @@ def _on_abandon(
 def _worst(request: Request, upstream: str, now: float, terms: Terms, *, counts_unpriced: bool) -> Cost:
     try:
         return worst_case(
-            prompt_bound(request), _cap(request), request.model, moment(now), terms.book, provider=upstream
+            prompt_bound(request),
+            _cap(request),
+            request.model,
+            moment(now),
+            terms.book,
+            provider=upstream,
+            is_fast=_speed(request) == "fast",
         )
     except UnknownPriceError:
         if counts_unpriced:
@@ -270,6 +279,10 @@ def _worst(request: Request, upstream: str, now: float, terms: Terms, *, counts_
 
 def _cap(request: Request) -> int:
     return _UNKNOWN_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+
+
+def _speed(request: Request) -> str:
+    return "fast" if request.get("speed") == "fast" else "standard"
 
 
 def moment(seconds: float) -> datetime:

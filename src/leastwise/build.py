@@ -11,9 +11,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -112,10 +111,11 @@ class Runtime:
             fits=lambda request, model: misfit(request, model, models),
         )
 
-        def decide(  # noqa: PLR0917 - the shape of `Terms.decide`
-            request: Request, task: Task, read: Features, known: Known, at: datetime, draw: float
-        ) -> Decision:
-            return router.decide(request, task, known=known, now=at, draw=draw, features=read)
+        def decide(call: Call, read: Features, known: Known, draw: float) -> Decision:
+            now, headers = moment(call.at), call.headers
+            return router.decide(
+                call.request, call.task, known=known, now=now, draw=draw, headers=headers, features=read
+            )
 
         self.config = config
         self.terms = Terms(
@@ -128,7 +128,15 @@ class Runtime:
             rng=self._rng,
         )
 
-    def call(self, request: Request, task: Task, *, max_retries: int, key: str = "") -> Call:
+    def call(
+        self,
+        request: Request,
+        task: Task,
+        *,
+        max_retries: int,
+        key: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> Call:
         """Return `request` as it enters an exchange, under the configuration now in force."""
         now = self._clock()
         if self._reload is not None and not 0 <= now - self._looked_at < _RELOAD_S:
@@ -136,7 +144,8 @@ class Runtime:
             self._look_again()
         if self._unsaid:
             self._say_if_observing(request)
-        return Call(new_id(now, self._rng), now, request, task, key=key, max_retries=max_retries)
+        id_ = new_id(now, self._rng)
+        return Call(id_, now, request, task, key=key, max_retries=max_retries, headers=headers or {})
 
     def _look_again(self) -> None:
         """Adopt the configuration anew when one of its files changed; keep the old one when it is wrong."""

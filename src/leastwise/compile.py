@@ -51,7 +51,7 @@ def misfit(request: Request, model: str, models: Models) -> str | None:
     """Return why `request` may not be sent to `model` instead, in words, or None when it may."""
     if request.model == model:
         return None
-    names = frozenset(request)
+    names = request.names
     if not names <= _SAFE_MEMBERS:
         return f"not known to be safe to move: {', '.join(sorted(names - _SAFE_MEMBERS))}"
     if request.betas:

@@ -20,12 +20,12 @@ from typing import Final
 
 from leastwise import features
 from leastwise.account import Teller
-from leastwise.attempt import Answer, Call, Terms, attempt, moment
+from leastwise.attempt import Answer, Call, Terms, attempt
 from leastwise.errors import LeastwiseError, UpstreamFailure
 from leastwise.features import Features
-from leastwise.ladder import AUTO, Baseline, Code, Decision, HowBaseline, Outcome, Reason, Tier
+from leastwise.ladder import AUTO, Baseline, Code, Decision, Outcome, Reason
 from leastwise.messages import Reply, Request
-from leastwise.routing import Known
+from leastwise.routing import Known, baseline_of
 from leastwise.steps import Steps, load
 
 _log: Final = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
 
 def _read(call: Call) -> tuple[Features, str]:
     try:
-        return features.read(call.request, call.task), ""
+        return features.read(call.request, call.task, call.headers), ""
     except Exception as error:  # noqa: BLE001 - our reading must never cost the caller an answer
         return _NO_FEATURES, _fault("reading", error)
 
@@ -95,13 +95,12 @@ def _read(call: Call) -> tuple[Features, str]:
 def _decide(call: Call, terms: Terms, read: Features, known: Known, fault: str) -> tuple[Decision, str]:
     try:
         if not fault:
-            draw = terms.rng.random()
-            return terms.decide(call.request, call.task, read, known, moment(call.at), draw), ""
+            return terms.decide(call, read, known, terms.rng.random()), ""
     except LeastwiseError:
         raise  # what the caller wrote is wrong, and says so
     except Exception as error:  # noqa: BLE001 - routing must never cost the caller an answer
         fault = _fault("routing", error)
-    return _escape(call, terms, fault), fault
+    return _escape(call, terms, known, fault), fault
 
 
 def _fault(what: str, error: Exception) -> str:
@@ -113,13 +112,12 @@ def _fault(what: str, error: Exception) -> str:
     return f"{what}: {name}"
 
 
-def _escape(call: Call, terms: Terms, fault: str) -> Decision:
+def _escape(call: Call, terms: Terms, known: Known, fault: str) -> Decision:
     """Return the decision that needs no routing: the asked model, for `auto` the baseline."""
     asked = call.request.model
     is_ours = asked in AUTO or asked in terms.ladder
-    model = (call.task.instead_of or terms.ladder.top.model) if is_ours else asked
-    tier = terms.ladder.of_model(model) or Tier("", model)
-    how: HowBaseline = "asked" if not is_ours else "stated" if call.task.instead_of else "assumed"
+    baseline = baseline_of(call.task, known, terms.ladder) if is_ours else Baseline(asked, "asked")
+    model, tier = baseline.model, terms.ladder.serving(baseline.model)
     return Decision(
         model=model,
         tier=tier.name,
@@ -133,7 +131,7 @@ def _escape(call: Call, terms: Terms, fault: str) -> Decision:
         would="",
         max_tokens=None,
         reasons=(Reason(Code.ESCAPED, f"not routed ({fault})", asked, model),),
-        baseline=Baseline(model, how),
+        baseline=baseline,
         input_tokens=0,
     )
 

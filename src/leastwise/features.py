@@ -55,7 +55,7 @@ _MOST_PER_IMAGE: Final = 5_000
 LARGEST_WINDOW: Final = 1_000_000
 
 _GROWING_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "tool_search")
-_GROWING_MEMBERS: Final = ("mcp_servers", "container")
+_GROWING_MEMBERS: Final = frozenset({"mcp_servers", "container"})
 
 _TOOL_RESULT_CHARS: Final = 6 * 3 + 40  # three names, an id and its kind
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
@@ -336,8 +336,12 @@ def _prompt_bound(request: Request) -> int:
     tools = tools if isinstance(tools, list) else []
     if tally.documents or _may_grow(request, tools):
         return LARGEST_WINDOW
+    try:
+        body = request.body()
+    except (TypeError, ValueError, RecursionError):
+        return LARGEST_WINDOW  # whether it can be sent is for the one who sends it
     bound = (
-        len(request.body())
+        len(body)
         - tally.payload_chars
         + _MOST_PER_TURN * (1 + len(request.get("messages")))
         + _MOST_PER_IMAGE * tally.images
@@ -348,8 +352,10 @@ def _prompt_bound(request: Request) -> int:
 
 def _may_grow(request: Request, tools: Sequence[JSON]) -> bool:
     """Tell whether the API itself adds to the prompt while it answers."""
-    if any(request.get(name) for name in _GROWING_MEMBERS):
+    if any(request.get(name) for name in _GROWING_MEMBERS & request.names):
         return True
+    if not tools:
+        return False
     kinds = (str(tool.get("type")) for tool in tools if isinstance(tool, dict))
     return any(kind.startswith(_GROWING_TOOLS) for kind in kinds)
 

@@ -91,6 +91,10 @@ class Ladder:
         """Return the tier that runs `model`, or None when the model is off the ladder."""
         return next((tier for tier in self.tiers if tier.model == model), None)
 
+    def serving(self, model: str) -> Tier:
+        """Return the tier that runs `model`; off the ladder one without a name, served as the top is."""
+        return self.of_model(model) or Tier("", model, self.top.upstream)
+
     @property
     def top(self) -> Tier:
         """The dearest tier."""

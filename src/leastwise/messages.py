@@ -14,7 +14,7 @@ Sources: https://docs.claude.com/en/api/messages and .../messages-streaming
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
@@ -25,7 +25,21 @@ from leastwise.errors import RequestError
 JSON = Any  # a decoded JSON value whose shape belongs to the API, not to us
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ENCODE: Final = msgspec.json.Encoder()
+
+
+def _plain(value: object) -> JSON:
+    """Return a value of a subclass of a JSON type (`Markup`, `numpy.float64`) as that type."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    message = f"a {type(value).__name__} is no JSON"
+    raise TypeError(message)
+
+
+_ENCODE: Final = msgspec.json.Encoder(enc_hook=_plain)
 _DECODE: Final = msgspec.json.Decoder()
 
 #: More than any one call can use; a larger count is garbage, and would overflow a ledger's sums.
@@ -118,7 +132,12 @@ class Request:
 
     def __iter__(self) -> Iterator[str]:
         """Iterate the top-level names, in the order received."""
-        yield from self._raw or self._decoded
+        return iter(self.names)
+
+    @property
+    def names(self) -> KeysView[str]:
+        """The top-level names, in the order received."""
+        return (self._raw or self._decoded).keys()
 
     def __repr__(self) -> str:
         """Name the model and the members, never their text."""

@@ -517,6 +517,30 @@ def test_many_async_calls_of_which_some_are_cancelled_leave_a_row_each(make: Mak
     assert {"ok", "abandoned"} == set(found)
 
 
+class Markup(str):
+    """Text as template engines make it."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize("mode", ["observe", "enforce", "off"])
+def test_text_of_a_class_of_its_own_is_text(server: Server, make: Make, mode: Mode) -> None:
+    turn = {"role": "user", "content": Markup("Is this spam? Win $1000 now!!!")}
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=make(mode)) as client:
+        message = client.messages.create(**{**CALL, "messages": [turn]})
+    assert (HAIKU if mode == "enforce" else OPUS) == message.model
+
+
+def test_a_rule_may_go_by_a_header_of_the_call_or_of_the_client(server: Server, make: Make) -> None:
+    runtime = make("enforce", '[[rule]]\nheader = "X-Team: billing"\ntier = "haiku"\n')
+    plain = {**CALL, "messages": [{"role": "user", "content": "hello there"}]}
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        assert OPUS == client.messages.create(**plain).model
+        assert HAIKU == client.messages.create(**plain, extra_headers={"x-team": "billing"}).model
+        billing = client.with_options(default_headers={"X-Team": "billing"})
+        assert HAIKU == billing.messages.create(**plain).model
+
+
 LOCAL = """
 [[tier]]
 name = "local"

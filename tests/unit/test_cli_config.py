@@ -759,14 +759,21 @@ def test_simulate_refuses_a_rate_that_is_none(capsys: pytest.CaptureFixture[str]
     assert ("", expected) == capsys.readouterr()
 
 
-def test_simulate_tells_the_variables_and_a_port_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_tag_is_refused_before_anything_is_written(
+    capsys: pytest.CaptureFixture[str], user: Path
+) -> None:
+    assert 2 == main(["on", "--tag", " "])
+    assert not user.exists()
+    assert "--tag is empty" in capsys.readouterr().err
+
+
+def test_simulate_tells_no_variables_when_the_port_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert 2 == main(["simulate", "--port", str(port), "--error-rate", "haiku=0.1"])
 
     captured = capsys.readouterr()
-    expected = f"export ANTHROPIC_BASE_URL=http://127.0.0.1:{port}\nexport ANTHROPIC_API_KEY=simulated\n"
-    assert expected == captured.out
+    assert not captured.out
     assert f"leastwise: error: cannot listen at 127.0.0.1 port {port}: " in captured.err
 
 

@@ -99,10 +99,11 @@ def test_a_report_is_printed_and_the_next_command_is_talk(
     out, err = capsys.readouterr()
     lines = out.splitlines()
     assert code == 0
-    assert lines[0].startswith(
-        "OBSERVING: every call goes to the model it asked for. Up to $3.90 of $4.00 could"
-    )
-    assert lines[1] == "leastwise report   1-30 Nov 2026 UTC   1 call, all keys   mode: observe"
+    assert lines[:2] == [
+        "OBSERVING: every call goes to the model it asked for. Up to $3.90 of $4.00 could",
+        "move, quality unknown. Switch on: leastwise on",
+    ]
+    assert lines[2] == "leastwise report   1-30 Nov 2026 UTC   1 call, all keys   mode: observe"
     assert lines[-1] == f"store        {kept}"
     assert err == "next   leastwise on\n"
 

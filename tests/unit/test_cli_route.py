@@ -256,7 +256,7 @@ unsure       25% of calls, 25% of money
 baseline     claude-opus-5-5 (assumed)
 quality      not measured
 Of money: of the baseline's. List prices of 23 Nov 2026, prompt tokens
-estimated, answers of 300 tokens (assumed).
+estimated, answers of 300 tokens or their cap (assumed).
 """
 
     assert (0, shown, "next   leastwise on --percent 10\n") == run(capsys, "--file", "asks.txt")
@@ -372,7 +372,7 @@ def test_a_table(capsys: Capture, home: Path) -> None:
 
     written = [json.loads(line) for line in (home / "routes.jsonl").read_text("utf-8").splitlines()]
     assert 0 == code
-    assert [(2, "type"), (6, "type"), (10, "signals")] == [
+    assert [(2, "type"), (6, "type"), (9, "signals"), (10, "signals")] == [
         (row["line"], row["reasons"][-1]["code"]) for row in written
     ]
     assert [
@@ -380,9 +380,29 @@ def test_a_table(capsys: Capture, home: Path) -> None:
         "asks.csv:5: not UTF-8",
         "asks.csv:7: the prompt is empty",
         "asks.csv:8: more cells than the header has",
-        "asks.csv:9: field larger than field limit (131072)",
-        "5 lines could not be read; the rest is done",
+        "4 lines could not be read; the rest is done",
     ] == err.splitlines()[:-1]
+
+
+@pytest.mark.parametrize(("cap", "size"), [(10, 10), (4_000, 300), (0, 300), (-5, 300)])
+def test_an_answer_is_taken_for_no_longer_than_its_cap(
+    capsys: Capture, home: Path, cap: int, size: int
+) -> None:
+    body = {"max_tokens": cap, "messages": [{"role": "user", "content": "hello"}]}
+    (home / "asks.jsonl").write_text(json.dumps(body), encoding="utf-8")
+
+    assert 0 == run(capsys, "--file", "asks.jsonl", "--out", "routes.jsonl")[0]
+    assert size == json.loads((home / "routes.jsonl").read_text("utf-8"))["output_tokens"]
+
+
+@pytest.mark.parametrize("head", [b"text\ra\n", b"\xff\xfetext\n"])
+def test_a_table_whose_header_is_none(capsys: Capture, home: Path, head: bytes) -> None:
+    (home / "asks.csv").write_bytes(head + b"hello\n")
+
+    code, out, err = run(capsys, "--file", "asks.csv")
+
+    assert (2, "") == (code, out)
+    assert err == "leastwise: error: asks.csv: its first line is not the header of a CSV file in UTF-8\n"
 
 
 def test_a_table_with_a_column_of_another_name(capsys: Capture, home: Path) -> None:

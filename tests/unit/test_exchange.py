@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from leastwise.attempt import Terms
 from leastwise.errors import ConfigError, UpstreamFailure
 from leastwise.exchange import Done, exchange
-from leastwise.ladder import Baseline, Code, Task
+from leastwise.ladder import Baseline, Code, Ladder, Task, Tier
 from leastwise.messages import Facts, Held, Reply, Usage
+from leastwise.prices import Rate
 from leastwise.routing import Known
 from leastwise.steps import Lease, Load, Record, Relay, Relayed, Send, Settle, Sleep, Steps
 from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock, call, decision, reply, request, terms
@@ -274,9 +277,15 @@ def test_when_routing_fails_the_request_is_still_answered_and_the_fault_is_seen(
     seen, _ = drive(exchange(call(request("auto")), terms(broken)), reply(OPUS))
     assert [OPUS] == sent(seen)
 
-    stated = call(request("auto"), Task(instead_of=SONNET))
-    seen, _ = drive(exchange(stated, terms(broken)), reply(SONNET))
+    for name in (SONNET, "sonnet"):
+        stated = call(request("auto"), Task(instead_of=name))
+        seen, _ = drive(exchange(stated, terms(broken)), reply(SONNET))
+        assert [SONNET] == sent(seen)
+
+    learned = exchange(call(request("auto")), terms(broken))
+    seen, _ = drive(learned, reply(SONNET), known=Known(baseline=SONNET))
     assert [SONNET] == sent(seen)
+    assert "learned" == row_of(seen).baseline_how
 
 
 def test_what_the_caller_wrote_wrong_is_said_and_nothing_is_sent() -> None:
@@ -317,3 +326,61 @@ def test_a_connection_that_was_never_made_costs_nothing() -> None:
     never = UpstreamFailure(ConnectionError(), was_sent=False)
     seen, _ = drive(exchange(call(max_retries=0), terms()), never)
     assert (0, "exact") == (row_of(seen).spent_nusd, row_of(seen).certainty)
+
+
+MIXED = Ladder((Tier("local", "llama3", "ollama"), Tier("opus", OPUS)))
+FREE = Rate.read({"provider": "ollama", "model": "llama3", "input": 0, "output": 0})
+OFF_LADDER = "claude-opus-4-6"
+
+
+def mixed(**changes: Any) -> Terms:
+    """Return terms that send a request for a model off the ladder to a local tier."""
+    enforced = decision(
+        "llama3",
+        tier="local",
+        upstream="ollama",
+        asked=OFF_LADDER,
+        fallback=OFF_LADDER,
+        mode="enforce",
+        baseline=Baseline(OFF_LADDER, "asked"),
+    )
+    given = terms(enforced)
+    return replace(given, ladder=MIXED, book=replace(given.book, overrides=(FREE,)), **changes)
+
+
+def test_what_a_local_tier_refuses_goes_to_the_asked_models_own_upstream() -> None:
+    seen, _ = drive(exchange(call(request(OFF_LADDER)), mixed()), failure(400), reply(OFF_LADDER))
+
+    sends = [step for step in seen if isinstance(step, Send)]
+    assert [("ollama", "llama3"), ("anthropic", OFF_LADDER)] == [
+        (step.upstream, step.request.model) for step in sends
+    ]
+
+
+def test_a_baseline_off_the_ladder_is_priced_where_it_would_have_been_served() -> None:
+    seen, _ = drive(exchange(call(request(OFF_LADDER)), mixed()), reply("llama3"))
+
+    row = row_of(seen)
+    # 200 x $5 + 10 x $25 per million
+    assert (1_250_000, 0, 1_250_000) == (row.baseline_nusd, row.spent_nusd, row.saved_nusd)
+
+
+def test_without_both_prices_nothing_is_saved_or_lost() -> None:
+    given = terms(decision(baseline=Baseline("nobody-knows", "stated")))
+    given = replace(given, book=replace(given.book, unpriced="allow"))
+    seen, _ = drive(exchange(call(), given), reply())
+    assert (25_000, 0) == (row_of(seen).spent_nusd, row_of(seen).saved_nusd)
+
+    given = replace(given, decide=lambda *_: decision("nobody-knows"))
+    seen, _ = drive(exchange(call(), given), reply("nobody-knows"))
+    assert (0, 0) == (row_of(seen).spent_nusd, row_of(seen).saved_nusd)
+
+
+def test_fast_mode_is_reserved_and_estimated_at_its_own_price() -> None:
+    plain, _ = drive(exchange(call(request(OPUS), max_retries=0), terms(decision(OPUS))), failure(None))
+    fast, _ = drive(
+        exchange(call(request(OPUS, speed="fast"), max_retries=0), terms(decision(OPUS))), failure(None)
+    )
+
+    assert fast[1].worst_nusd >= 2 * plain[1].worst_nusd
+    assert row_of(fast).spent_nusd >= 2 * row_of(plain).spent_nusd

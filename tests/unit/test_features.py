@@ -352,3 +352,8 @@ def test_strange_content_is_passed_over() -> None:
     )
 
     assert "ok?" == read(request).fresh_ask
+
+
+def test_a_body_that_is_no_json_is_bounded_by_the_largest_window() -> None:
+    assert LARGEST_WINDOW == prompt_bound(of("hello", metadata={"user_id": object()}))
+    assert LARGEST_WINDOW == prompt_bound(of("\ud800"))

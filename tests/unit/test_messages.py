@@ -371,3 +371,23 @@ def test_a_live_reply_gives_its_payload_away_once() -> None:
 
     assert (True, False) == (Reply(held).is_live, Reply(stream).is_live)
     assert (stream, None) == (held.take(), held.take())
+
+
+def test_values_of_a_subclass_are_written_as_json_and_others_refused() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    class Share(float):
+        __slots__ = ()
+
+    class Count(int):
+        __slots__ = ()
+
+    turn = {"role": "user", "content": Text("hi")}
+    asked = Request.of({"model": "auto", "messages": [turn], "top_p": Share(0.5), "top_k": Count(3)})
+    assert (
+        b'{"model":"auto","messages":[{"role":"user","content":"hi"}],"top_p":0.5,"top_k":3}' == asked.body()
+    )
+
+    with pytest.raises(TypeError, match="object is no JSON"):
+        Request.of({"model": "auto", "messages": [], "metadata": object()}).body()

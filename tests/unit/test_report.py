@@ -182,7 +182,8 @@ def test_observing_is_said_first_with_what_could_move(store: SqliteStore) -> Non
     report = read_ledger(store, WEEK, mode="observe")
 
     assert ledger_lines(report) == [
-        f"{OBSERVING} Up to $7.00 of $10.00 could move, quality unknown. Switch on: leastwise on",
+        f"{OBSERVING} Up to $7.00 of $10.00",
+        "could move, quality unknown. Switch on: leastwise on",
         "leastwise report   16-22 Nov 2026 UTC   2 calls, all keys   mode: observe",
         "spent $10.00   as asked $10.00   saved $0.00 (0.0%)",
         "re-priced at list, net of retries; no holdout, so not a measured sum",

@@ -490,6 +490,29 @@ def test_a_share_is_enforced(draw: float, model: str) -> None:
     assert (model == OPUS) == (decision.reasons[-1].code == Code.NOT_IN_SHARE)
 
 
+@pytest.mark.parametrize(("maker", "mode"), [(HAIKU, "enforce"), (OPUS, "observe"), (None, "observe")])
+def test_a_tool_loop_stays_with_its_model_whatever_the_draw(maker: str | None, mode: str) -> None:
+    turns = [
+        {"role": "user", "content": "Is this spam? Win!"},
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "look", "input": {}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "ok"}]},
+    ]
+    known = Known(pins={} if maker is None else {"t1": maker})
+
+    decision = Router(policy=Policy("enforce", percent=10)).decide(
+        {"model": OPUS, "max_tokens": 64, "messages": turns}, known=known, draw=0.5
+    )
+
+    assert (maker or OPUS, mode) == (decision.model, decision.mode)
+
+
+def test_a_tag_switched_off_is_off_for_auto_too() -> None:
+    policy = Policy("enforce", switches=(Switch("t", "off"),))
+
+    assert OPUS == decide(of(SPAM, "auto"), Task(tag="t"), policy).model
+    assert HAIKU == decide(of(SPAM, "auto"), Task(tag="other"), policy).model
+
+
 def test_the_whole_share_includes_every_draw() -> None:
     assert HAIKU == decide(of(SPAM, OPUS), policy=Policy("enforce"), draw=1.0).model
 

@@ -35,7 +35,7 @@ _OPTIONS = Group("Options", sort_key=9)
 
 app = App(
     name="leastwise",
-    help="Send every LLM call to the cheapest model tier that does it well.",
+    help="Send every LLM call to the cheapest model tier that should do it.",
     help_format="plaintext",
     version=_version,
     group_arguments=Group("Arguments", sort_key=7),

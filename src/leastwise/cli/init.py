@@ -40,7 +40,7 @@ schema = 1
 
 # What happens to calls that name a real model. observe: they go where they ask, and the
 # ledger notes what could move; enforce: a cheaper tier answers where it should do; off:
-# nothing is touched. `auto` and tier names are always routed. `leastwise on` edits this.
+# nothing is moved. `auto` is routed but under off, tier names always. `leastwise on` edits this.
 mode = "observe"
 
 # Share of those calls that enforce routes; the rest is observed.

@@ -32,18 +32,18 @@ def simulate(*, port: Port = 8377, host: Host = "127.0.0.1", error_rate: ErrorRa
     Answers are scripted and say so; prices, limits and errors are those of the real one.
     """
     rates = dict(_rate(text) for text in error_rate)
-    address = f"[{host}]" if ":" in host else host
-    sys.stdout.write(
-        f"export ANTHROPIC_BASE_URL=http://{address}:{port}\nexport ANTHROPIC_API_KEY=simulated\n"
-    )
-    sys.stdout.flush()
-    say("SIMULATED Messages API; set these two variables where your program runs. Ctrl-C ends it.")
-    say_next("leastwise route --send 'Is this spam? Win $1000 now!!!'")
     try:
-        run(host, port, Simulator(error_rate=rates, keep=_KEPT))
+        run(host, port, Simulator(error_rate=rates, keep=_KEPT), on_ready=_say_ready)
     except OSError as error:
         message = f"cannot listen at {host} port {port}: {error.strerror}. Choose another with --port"
         raise ConfigError(message) from error
+
+
+def _say_ready(url: str) -> None:
+    sys.stdout.write(f"export ANTHROPIC_BASE_URL={url}\nexport ANTHROPIC_API_KEY=simulated\n")
+    sys.stdout.flush()
+    say("SIMULATED Messages API; set these two variables where your program runs. Ctrl-C ends it.")
+    say_next("leastwise route --send 'Is this spam? Win $1000 now!!!'")
 
 
 def _rate(text: str) -> tuple[str, float]:

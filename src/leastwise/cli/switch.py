@@ -50,6 +50,9 @@ def off(*, tag: Tag = None, dry_run: DryRun = False, config: ConfigFile = None) 
 
 
 def _switch(mode: Mode, tag: str | None, percent: float | None, given: Path | None, *, is_dry: bool) -> None:
+    if tag is not None and not tag.strip():
+        message = "--tag is empty; name a tag, or leave --tag out for all calls"
+        raise ConfigError(message)
     file = edited_file(given)
     before = _text(file)
     try:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from leastwise.errors import ConfigError
-from leastwise.money import divide_half_even, show, to_usd
+from leastwise.money import NUSD_PER_USD, divide_half_even, show, to_usd
 from leastwise.report.table import aligned, dollars, fits, labelled, percent, plural, share, wrapped
 from leastwise.report.window import Window
 from leastwise.routing import observing_line
@@ -52,6 +52,7 @@ _MONTH_HOURS: Final = 30 * _DAY_HOURS
 _NONE: Final = "(none)"
 _NOBODY: Final = "no answer"
 _FEWER_PLACES: Final = (4, 2, 0)
+_STEPS: Final = 100  # the largest sum shows at least so many units of its last digit
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +314,8 @@ def _empty_lines(report: LedgerReport) -> list[str]:
 def _observing_lines(report: LedgerReport) -> list[str]:
     if not report.is_observing:
         return []
-    return [observing_line(report.switched_on, (report.observed.could_nusd, report.observed.spent_nusd))]
+    sums = report.observed
+    return wrapped(observing_line(report.switched_on, (sums.could_nusd, sums.spent_nusd)))
 
 
 def _total_lines(report: LedgerReport) -> list[str]:
@@ -337,10 +339,11 @@ def _assumed(sums: Line) -> tuple[str, str]:
 
 
 def _table(report: LedgerReport) -> list[str]:
-    """Return the table, with as many digits after the point as fit."""
-    rows = _cells(report, lambda nusd: dollars(nusd, report.total.sums.baseline_nusd))
+    """Return the table, with as many digits after the point as fit, and enough to tell sums apart."""
+    largest = report.total.sums.baseline_nusd
+    rows = _cells(report, lambda nusd: dollars(nusd, largest))
     for places in _FEWER_PLACES:
-        if fits(rows):
+        if fits(rows) or abs(largest) * 10**places < _STEPS * NUSD_PER_USD:
             break
         rows = _cells(report, partial(_plain, places=places))
     lines = aligned(rows, "lrrlrrrrl")

@@ -171,6 +171,7 @@ def _fault(error: Exception) -> str:
     return f"not JSON: {error}" if isinstance(error, msgspec.DecodeError) else str(error)
 
 
+_CELL_CHARS: Final = 2**26
 _BAD: Final = (ValueError, RequestError, msgspec.DecodeError)
 
 
@@ -210,8 +211,14 @@ def _of_csv(
     file: BufferedReader, name: str, on_bad: OnBad, read: _Reader, text_column: str | None
 ) -> Iterator[Prompt]:
     lines = _Lines(file)
+    csv.field_size_limit(max(csv.field_size_limit(), _CELL_CHARS))  # a prompt may be a whole book
     rows = csv.DictReader(lines)
-    header = [*(rows.fieldnames or ())]
+    try:
+        header = [*(rows.fieldnames or ())]
+        ",".join(header).encode()
+    except (csv.Error, UnicodeError):
+        message = f"{name}: its first line is not the header of a CSV file in UTF-8"
+        raise LogError(message) from None
     column = next((one for one in ((text_column,) if text_column else TEXT_COLUMNS) if one in header), None)
     if column is None:
         wanted = repr(text_column) if text_column else " or ".join(map(repr, TEXT_COLUMNS))

@@ -127,7 +127,9 @@ class Planner:
         features = read(request, task)
         decision = self.router.decide(request, task, now=self._now, features=features)
         told = task.output_tokens
-        usage = Usage(input_tokens=decision.input_tokens, output_tokens=told or self._assumed)
+        cap = request.max_tokens
+        assumed = min(self._assumed, cap) if cap is not None and cap > 0 else self._assumed
+        usage = Usage(input_tokens=decision.input_tokens, output_tokens=told or assumed)
         return Route(
             decision=decision,
             output_tokens=usage.output_tokens,
@@ -352,7 +354,9 @@ def _baselines(totals: Totals) -> Iterator[str]:
 def _answers(totals: Totals, assumed: int) -> str:
     if totals.told == totals.all.calls:
         return "answers of the size told"
-    return f"answers of {assumed} tokens (assumed)" + (" where no size is told" if totals.told else "")
+    return f"answers of {assumed} tokens or their cap (assumed)" + (
+        " where no size is told" if totals.told else ""
+    )
 
 
 def totals_json(totals: Totals, planner: Planner, name: str, assumed: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Routing: which model answers, instead of which, and why; makes no call and opens nothing."""
 
 from leastwise.routing.policy import BASELINE, Known, Policy, Preset, Rule, Switch, observing_line
-from leastwise.routing.router import Fits, Router
+from leastwise.routing.router import Fits, Router, baseline_of
 from leastwise.routing.signals import Signals
 from leastwise.routing.words import Lexicon, Words, load_words
 
@@ -17,6 +17,7 @@ __all__ = [
     "Signals",
     "Switch",
     "Words",
+    "baseline_of",
     "load_words",
     "observing_line",
 ]

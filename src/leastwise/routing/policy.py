@@ -196,8 +196,8 @@ def observing_line(switched_on: Sequence[str], sums: tuple[int, int] | None) -> 
         )
     else:
         line = "OBSERVING: every call goes to the model it asked for."
-    if sums is not None:
-        could, spent = (show(each, 2) for each in sums)
+    if sums is not None and any(sums):
+        could, spent = map(show, sums)
         line += f" Up to {could} of {spent} could move, quality unknown."
     return f"{line} Switch on: leastwise on"
 

@@ -140,7 +140,6 @@ class Router:
         self._fits = fits
         self._words = words or load_words()
         self._named = {tier.name: tier for tier in ladder}
-        self._by_model = {tier.model: tier for tier in reversed(ladder.tiers)}
         self._ranks = {tier.name: rank for rank, tier in enumerate(ladder)}
         self._for = {complexity: ladder[name] for complexity, name in policy.complexity.items()}
         self._may = frozenset(policy.allowed_tiers or self._named)
@@ -188,11 +187,11 @@ class Router:
         asked = request.model
         is_auto = asked in AUTO or asked in self._named
         if is_auto:
-            baseline = self._baseline(task, known)
-            here, last = Tier("", asked), self._tier_of(baseline.model)
+            baseline = baseline_of(task, known, self.ladder)
+            here, last = Tier("", asked), self.ladder.serving(baseline.model)
         else:
             baseline = Baseline(asked, "asked")
-            here = last = self._tier_of(asked)
+            here = last = self.ladder.serving(asked)
         case = _Case(request, task, features, known, headers, is_auto, last, here)
         if is_auto:
             return self._decide_auto(case, baseline)
@@ -203,7 +202,7 @@ class Router:
     def _decide_auto(self, case: _Case, baseline: Baseline) -> Decision:
         """Choose among all allowed tiers; switched off, what the tier's name says, else the baseline."""
         case.choices = self._allowed
-        is_off = self.policy.mode == "off"
+        is_off = self._mode("", case.task, 0.0)[0] == "off"
         if not is_off and case.task.route:
             self._choose(case)
             self._adjust(case)
@@ -231,7 +230,8 @@ class Router:
         self._choose(case)
         self._adjust(case)
         self._limit(case)
-        if mode == "enforce" and is_in_share:
+        is_in_loop = case.is_pinned and case.here is not asked  # which ends on the model it began on
+        if mode == "enforce" and (is_in_share or is_in_loop):
             return self._decision(case, "enforce", baseline, asked.model)
         would = case.here.model
         could = "" if case.here is asked else f", could go to {_name(case.here)}"
@@ -255,18 +255,6 @@ class Router:
         if mode == "observe" and self._reroute is not None and self._reroute.match(asked):
             mode = "enforce"
         return mode, percent == _WHOLE or draw * _WHOLE < percent
-
-    def _baseline(self, task: Task, known: Known) -> Baseline:
-        if known.baseline:
-            return Baseline(known.baseline, "learned")
-        if task.instead_of:
-            named = self._named.get(task.instead_of)
-            return Baseline(named.model if named is not None else task.instead_of, "stated")
-        return Baseline(self.ladder.top.model, "assumed")
-
-    def _tier_of(self, model: str) -> Tier:
-        """Return the model's tier, or one without a name for a model off the ladder."""
-        return self._by_model.get(model) or Tier("", model, self.ladder.top.upstream)
 
     def _cheaper_than(self, asked: str, now: datetime) -> tuple[Tier, ...]:
         """Return the tiers below the asked model; none where a price is unknown."""
@@ -320,7 +308,7 @@ class Router:
         case.is_pinned = True
         pins = case.known.pins
         model = next((pins[call] for call in case.features.tool_use_ids if call in pins), None)
-        maker = self._tier_of(model) if model is not None else case.last
+        maker = self.ladder.serving(model) if model is not None else case.last
         if not case.is_auto and maker is not case.last and maker not in case.choices:
             maker = case.last  # the caller has since asked for a cheaper model
         case.go(maker, Code.PINNED, "pinned: answers a tool call")
@@ -519,6 +507,16 @@ class Router:
             cap = min(max(told, _FEWEST_TOKENS), _MOST_TOKENS)
         own = case.request.max_tokens
         return cap if own is None or cap < own else None
+
+
+def baseline_of(task: Task, known: Known, ladder: Ladder) -> Baseline:
+    """Return the model that `auto` stands in for: learned of the tag, else stated, else assumed the top."""
+    if known.baseline:
+        return Baseline(known.baseline, "learned")
+    if task.instead_of:
+        is_tier = task.instead_of in ladder
+        return Baseline(ladder[task.instead_of].model if is_tier else task.instead_of, "stated")
+    return Baseline(ladder.top.model, "assumed")
 
 
 def _as_request(request: Request | Mapping[str, Any] | str) -> Request:

@@ -75,21 +75,22 @@ class _Routing:
     def _leastwise_call(self, options: Any, task: Task | None) -> tuple[Mapping[str, Any], Steps[Done]]:
         """Return the body that the prepared options hold, and the exchange that answers it."""
         body = {**(options.json_data or {}), **(options.extra_json or {})}
+        headers = self._leastwise_headers(options)
         request = Request.of(
             body,
-            version=self._leastwise_header(options, "anthropic-version"),
-            betas=[beta for beta in self._leastwise_header(options, "anthropic-beta").split(",") if beta],
+            version=headers.get("anthropic-version", ""),
+            betas=[beta for beta in headers.get("anthropic-beta", "").split(",") if beta],
         )
         retries = options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
-        call = self.leastwise.call(request, task or Task(), max_retries=retries)
+        call = self.leastwise.call(request, task or Task(), max_retries=retries, headers=headers)
         return body, exchange(call, self.leastwise.terms)
 
-    def _leastwise_header(self, options: Any, name: str) -> str:
-        for headers in (options.headers, self.default_headers):  # type: ignore[attr-defined]  # the SDK's
-            for key, value in headers.items() if isinstance(headers, Mapping) else ():
-                if key.lower() == name and isinstance(value, str):
-                    return value
-        return ""
+    def _leastwise_headers(self, options: Any) -> dict[str, str]:
+        """Return the headers, names in lower case; the request's own win, and credentials stay out."""
+        own = options.headers if isinstance(options.headers, Mapping) else {}
+        given = [*self.default_headers.items(), *own.items()]  # type: ignore[attr-defined]  # the SDK's
+        found = {name.lower(): value for name, value in given if isinstance(value, str)}
+        return {name: value for name, value in found.items() if name not in _CREDENTIALS}
 
     def _leastwise_options(self, options: Any, body: Mapping[str, Any], step: Send) -> Any:
         """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
