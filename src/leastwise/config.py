@@ -19,6 +19,7 @@ Nothing here edits a file, opens a store or asks an upstream.
 from __future__ import annotations
 
 import difflib
+import logging
 import json
 import os
 import re
@@ -39,6 +40,8 @@ from leastwise.routing import BASELINE, Policy, Preset, Rule, Signals, Switch
 
 SCHEMA: Final = 1
 FILE_NAME: Final = "leastwise.toml"
+_log: Final = logging.getLogger(__name__)
+
 _PREFIX: Final = "LEASTWISE_"
 CONFIG_VARIABLE: Final = "LEASTWISE_CONFIG"
 MEMORY: Final = ":memory:"
@@ -191,6 +194,8 @@ def load(
         ConfigError: a file cannot be read, or settings are wrong; one line for each.
     """
     environ = os.environ if environ is None else environ
+    for name, meant in misspelt(environ).items():
+        _log.warning("%s means nothing here; %s would", name, meant)
     of_files, watched = _of_files(path, environ, cwd or Path.cwd())
     layers = [*_of_defaults(environ), *of_files]
     upstreams = {key.split(".")[1] for layer in layers for key in layer.values if key.startswith("upstream.")}

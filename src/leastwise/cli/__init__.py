@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cyclopts import App, CycloptsError, Group, UnknownCommandError
+from cyclopts import App, CycloptsError, Group, UnknownCommandError, UnusedCliTokensError
 
 from leastwise.cli.console import BAD_INPUT, FAILED, INTERRUPTED, OK, say_error
 from leastwise.errors import ConfigError, LeastwiseError, LogError, RequestError, UnknownPriceError
@@ -98,6 +98,8 @@ def _drop_output() -> None:
 
 def _told(error: CycloptsError) -> str:
     """Return what is wrong with the arguments; a wrong command must not import all the right ones."""
+    if isinstance(error, UnusedCliTokensError):
+        return f"not understood: {' '.join(error.unused_tokens)}. A prompt of several words goes in quotes"
     if not (isinstance(error, UnknownCommandError) and error.app is app and error.unused_tokens):
         return str(error)
     given, known = error.unused_tokens[0], [name for name, *_ in _COMMANDS]

@@ -201,8 +201,13 @@ def explain_lines(route: Route) -> list[str]:
     return lines
 
 
+_INNER: Final = frozenset({"has_code_told", "opening", "session_told"})
+
+
 def _features(features: Features) -> dict[str, Any]:
-    return {name: getattr(features, name) for name in features.__struct_fields__}
+    """Return what a reader wants to see: what is worked out, not what it is worked out from."""
+    found = {name: getattr(features, name) for name in features.__struct_fields__ if name not in _INNER}
+    return {**found, "has_code": features.has_code, "session": features.session}
 
 
 def _shown(value: object) -> str:
