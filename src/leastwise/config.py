@@ -19,8 +19,8 @@ Nothing here edits a file, opens a store or asks an upstream.
 from __future__ import annotations
 
 import difflib
-import logging
 import json
+import logging
 import os
 import re
 import tomllib

@@ -587,3 +587,10 @@ def test_a_model_without_a_price_is_not_asked(capsys: Capture, server: Server) -
 
     assert (2, "", []) == (code, out, server.simulator.requests)
     assert "leastwise: error: no price for model 'claude-nothing-1'" in err
+
+
+def test_explain_shows_what_was_worked_out_and_no_inner_state(capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["route", "--explain", "Is this spam? def f(): pass"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert {"has_code", "session"} <= set(names)
+    assert {"opening", "has_code_told", "session_told"}.isdisjoint(names)

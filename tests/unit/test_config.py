@@ -501,3 +501,10 @@ def test_variables_that_look_like_typing_errors_are_found_and_a_clusters_are_not
 )
 def test_secrets_are_blotted_out(text: str, expected: str) -> None:
     assert expected == masked(text)
+
+
+def test_a_misspelt_variable_is_said_when_the_configuration_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(None, {"LEASTWISE_MOD": "off", "XDG_CONFIG_HOME": str(tmp_path)}, cwd=tmp_path)
+    assert ["LEASTWISE_MOD means nothing here; LEASTWISE_MODE would"] == caplog.messages
