@@ -33,7 +33,16 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 from leastwise.errors import ConfigError
-from leastwise.ladder import COMPLEXITIES, DEFAULT_LADDER, MODES, Complexity, Ladder, Mode, Tier
+from leastwise.ladder import (
+    COMPLEXITIES,
+    DEFAULT_LADDER,
+    MODES,
+    REFERENCE_LADDER,
+    Complexity,
+    Ladder,
+    Mode,
+    Tier,
+)
 from leastwise.money import to_usd
 from leastwise.prices import DEFAULT_PROVIDER, PriceBook, Rate, load_prices
 from leastwise.routing import BASELINE, Policy, Preset, Rule, Signals, Switch
@@ -65,14 +74,6 @@ _SECRETS: Final = re.compile(
 _VARIABLE: Final = re.compile(r"[A-Za-z_]\w*")
 _WHOLE: Final = 100  # percent
 _DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]")
-
-_REFERENCE_LADDER: Final = Ladder(
-    (
-        Tier("haiku", "claude-haiku-4-5"),
-        Tier("sonnet", "claude-sonnet-4-6"),
-        Tier("opus", "claude-opus-4-6"),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -770,7 +771,7 @@ class _Assembly:
     def _ladder(self) -> Ladder:
         tiers = self._get("tier", None)
         if tiers is None:
-            return _REFERENCE_LADDER if self._get("preset", "") else DEFAULT_LADDER
+            return REFERENCE_LADDER if self._get("preset", "") else DEFAULT_LADDER
         try:
             return Ladder(tiers)
         except ConfigError as error:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from leastwise.cli import main
 from leastwise.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
-TOML_BLOCKS = re.findall(
-    r"^```toml\n(.*?)^```$", (ROOT / "README.md").read_text("utf-8"), re.DOTALL | re.MULTILINE
-)
+README = (ROOT / "README.md").read_text("utf-8")
+TOML_BLOCKS = re.findall(r"^```toml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
 
 
 @pytest.mark.parametrize("page", ["cli", "configuration"])
@@ -48,3 +48,11 @@ def test_links_inside_the_repository_lead_somewhere() -> None:
     ):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_shows_what_the_demo_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    (shown,) = re.findall(r"^\$ make demo\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    assert main(["demo"]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert rest == shown.splitlines()[1:]
+    assert re.sub(r"prices of .*", "", first) == re.sub(r"prices of .*", "", shown.splitlines()[0])
