@@ -92,8 +92,8 @@ class Ladder:
         return next((tier for tier in self.tiers if tier.model == model), None)
 
     def serving(self, model: str) -> Tier:
-        """Return the tier that runs `model`; off the ladder one without a name, served as the top is."""
-        return self.of_model(model) or Tier("", model, self.top.upstream)
+        """Return the tier that runs `model`; off the ladder one without a name, from where it always came."""
+        return self.of_model(model) or Tier("", model)
 
     @property
     def top(self) -> Tier:

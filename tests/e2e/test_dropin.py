@@ -9,6 +9,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -397,24 +398,30 @@ def test_one_client_many_threads(server: Server, make: Make) -> None:
     assert (80, 80) == (line.calls, line.moved)
 
 
-def test_a_forked_child_uses_the_same_client(server: Server, make: Make) -> None:
+def test_parent_and_forked_child_go_on_with_the_same_client(server: Server, make: Make) -> None:
     runtime = make()
     client = sync_client(server, runtime)
-    client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+
+    def work(calls: int) -> None:
+        for _ in range(calls):
+            client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+
+    with ThreadPoolExecutor(4) as pool:  # leaves several connections warm
+        list(pool.map(work, [2] * 4))
     child = os.fork()
     if child == 0:
         status = 1
         try:
-            fresh = client.with_options(http_client=anthropic.DefaultHttpxClient())
-            fresh.messages.create(model="auto", max_tokens=1024, messages=ASK)
+            work(20)
+            runtime.store.flush()
             status = 0
         finally:
             os._exit(status)
+    work(20)
     _, status = os.waitpid(child, 0)
     assert 0 == status
-    client.messages.create(model="auto", max_tokens=1024, messages=ASK)
-    assert 3 == len(stories(runtime))
-    assert 3 == len({one.exchange.id for one in stories(runtime)})
+    assert ["ok"] * 48 == [one.exchange.result for one in stories(runtime)]
+    assert [1] * 48 == [len(one.entries) for one in stories(runtime)]
 
 
 def test_outcome_by_id_and_after_pickling(server: Server, make: Make) -> None:
@@ -435,3 +442,31 @@ def test_what_is_no_message_passes(server: Server, make: Make) -> None:
     assert client.messages.count_tokens(model=OPUS, messages=ASK).input_tokens > 0
     assert OPUS in [model.id for model in client.models.list()]
     assert [] == stories(runtime)
+
+
+def test_a_named_upstream_without_its_key_is_said_and_costs_nothing(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "leastwise.toml"
+    path.write_text(
+        f"""
+        schema = 1
+        store.url = "sqlite:///{tmp_path}/other.db"
+        [upstream.other]
+        base_url = "{server.url}"
+        api_key_env = "KEY_OF_THE_OTHER"
+        [[tier]]
+        name = "small"
+        model = "claude-haiku-5-5"
+        upstream = "other"
+        [[tier]]
+        name = "opus"
+        model = "claude-opus-5-5"
+        """,
+        "utf-8",
+    )
+    with Runtime(load(path, {})) as runtime:
+        client = sync_client(server, runtime)
+        with pytest.raises(leastwise.ConfigError, match="KEY_OF_THE_OTHER is not set"):
+            client.messages.create(model="small", max_tokens=1024, messages=ASK)
+        (one,) = stories(runtime)
+        assert ("error", 0) == (one.exchange.result, one.exchange.spent_nusd)
+        client.close()

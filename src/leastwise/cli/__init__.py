@@ -99,7 +99,9 @@ def _drop_output() -> None:
 def _told(error: CycloptsError) -> str:
     """Return what is wrong with the arguments; a wrong command must not import all the right ones."""
     if isinstance(error, UnusedCliTokensError):
-        return f"not understood: {' '.join(error.unused_tokens)}. A prompt of several words goes in quotes"
+        return (
+            f"not understood: {' '.join(error.unused_tokens or ())}. A prompt of several words goes in quotes"
+        )
     if not (isinstance(error, UnknownCommandError) and error.app is app and error.unused_tokens):
         return str(error)
     given, known = error.unused_tokens[0], [name for name, *_ in _COMMANDS]

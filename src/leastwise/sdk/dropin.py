@@ -29,7 +29,7 @@ from anthropic.resources import beta as beta_resources
 from leastwise import client as drivers
 from leastwise.build import OWN_UPSTREAM, Runtime
 from leastwise.config import Upstream
-from leastwise.errors import UpstreamFailure
+from leastwise.errors import ConfigError, UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Mode, Outcome, Task
 from leastwise.messages import Facts, Held, Reply, Request, Usage
@@ -47,6 +47,7 @@ _REQUIRED: Final = frozenset({"max_tokens", "messages", "model"})
 _TASK: Final = "leastwise_task"  # rides in the body from the resource to `request`, where it is taken out
 PREPARE: Final = "_copy_and_prepare"  # SDK 1.0 and later prepare a body once, here
 _OUTCOME: Final = "_leastwise_outcome"
+_SDKS_OWN: Final = frozenset({"SyncHttpxClientWrapper", "AsyncHttpxClientWrapper"})
 _NEVER_SENT: Final = frozenset(
     {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "ProxyError"}
 )
@@ -71,6 +72,19 @@ class _Routing:
     def beta(self) -> Any:
         """The beta resources; `beta.messages` takes a `task` too."""
         return _with_tasks(super().beta)  # type: ignore[misc]  # the class mixed with
+
+    def _leastwise_after_fork(self, make: Any) -> None:
+        """Give a forked child connections of its own: those it inherited are in the parent's use.
+
+        A caller's own `http_client` is left alone. The inherited client is kept, for closing
+        it could wait for a lock that the parent held when it forked.
+        """
+        state = vars(self)
+        if state.setdefault("leastwise_pid", os.getpid()) != os.getpid():
+            state["leastwise_pid"] = os.getpid()
+            if type(state["_client"]).__name__ in _SDKS_OWN:
+                state["leastwise_inherited"] = state["_client"]
+                state["_client"] = make(timeout=self.timeout)  # type: ignore[attr-defined]  # the SDK's
 
     def _leastwise_call(self, options: Any, task: Task | None) -> tuple[Mapping[str, Any], Steps[Done]]:
         """Return the body that the prepared options hold, and the exchange that answers it."""
@@ -115,7 +129,7 @@ class _Routing:
         if isinstance(error, anthropic.APIConnectionError):
             was_sent = type(error.__cause__).__name__ not in _NEVER_SENT
             return UpstreamFailure(error, was_sent=was_sent)
-        is_ours_to_send = isinstance(error, TypeError | ValueError) and not isinstance(
+        is_ours_to_send = isinstance(error, ConfigError | TypeError | ValueError) and not isinstance(
             error, json.JSONDecodeError
         )
         return UpstreamFailure(error, was_sent=not is_ours_to_send, headers={"x-should-retry": "false"})
@@ -193,6 +207,7 @@ class _SyncRouting(_Routing):
 
     def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
         """Send a request; a message runs through an exchange, all else passes."""
+        self._leastwise_after_fork(anthropic.DefaultHttpxClient)
         send = super().request  # type: ignore[misc]  # the class mixed with
         if not is_message_post(options):
             return send(cast_to, options, stream=stream, stream_cls=stream_cls)
@@ -203,9 +218,9 @@ class _SyncRouting(_Routing):
 
         def upstream(step: Send) -> Reply:
             attempt = self._leastwise_options(options, body, step)
-            other = self._leastwise_other(step.upstream)
-            post = send if other is None else other.request
             try:
+                other = self._leastwise_other(step.upstream)
+                post = send if other is None else other.request
                 payload = post(cast_to, attempt, stream=stream, stream_cls=stream_cls)
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
                 return self._leastwise_reply(error)
@@ -229,6 +244,7 @@ class _AsyncRouting(_Routing):
         self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
     ) -> Any:
         """Send a request; a message runs through an exchange, all else passes."""
+        self._leastwise_after_fork(anthropic.DefaultAsyncHttpxClient)
         send = super().request  # type: ignore[misc]  # the class mixed with
         if not is_message_post(options):
             return await send(cast_to, options, stream=stream, stream_cls=stream_cls)
@@ -239,9 +255,9 @@ class _AsyncRouting(_Routing):
 
         async def upstream(step: Send) -> Reply:
             attempt = self._leastwise_options(options, body, step)
-            other = self._leastwise_other(step.upstream)
-            post = send if other is None else other.request
             try:
+                other = self._leastwise_other(step.upstream)
+                post = send if other is None else other.request
                 payload = await post(cast_to, attempt, stream=stream, stream_cls=stream_cls)
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
                 return self._leastwise_reply(error)
@@ -470,4 +486,7 @@ def _other_client(client: Any, upstream: Upstream) -> Any:
     """Return an SDK client for another upstream, sync or async as `client` is, without routing of its own."""
     kind = anthropic.AsyncAnthropic if isinstance(client, _AsyncRouting) else anthropic.Anthropic
     key = os.environ.get(upstream.api_key_env, "") if upstream.api_key_env else ""
+    if upstream.api_key_env and not key:
+        message = f"no key for the upstream at {upstream.base_url}: {upstream.api_key_env} is not set"
+        raise ConfigError(message)
     return kind(base_url=upstream.base_url, api_key=key or "none", timeout=client.timeout, max_retries=0)
