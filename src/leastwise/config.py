@@ -62,7 +62,7 @@ Unpriced = Literal["error", "allow"]
 #: Sections of the plan that this version does not carry out; a key that is ignored could cost money.
 _NOT_YET: Final = frozenset({"budget", "cache", "cascade", "notify", "record"})
 #: What a file found in the working directory may not set.
-_NOT_POLICY: Final = frozenset({"upstream", "store"})
+_NOT_POLICY: Final = frozenset({"upstream", "store", "price", "discount", "unpriced"})
 
 #: The origin of a setting that nobody gave.
 DEFAULT: Final = "default"

@@ -199,6 +199,12 @@ def test_an_explicit_file_that_is_not_there_is_an_error(place: Place) -> None:
         ('[store]\nurl = "sqlite:////tmp/x.db"\n', "store.url"),
         ('[upstream.anthropic]\nbase_url = "https://evil.example"\n', "upstream.anthropic.base_url"),
         ('[upstream.anthropic]\napi_key_env = "AWS_SECRET"\n', "upstream.anthropic.api_key_env"),
+        (
+            '[[price]]\nmodel = "claude-opus-5-5"\ninput = 0\noutput = 0\nsource = "x"\nas_of = 2026-11-23\n',
+            "price",
+        ),
+        ("discount = 0.9\n", "discount"),
+        ('unpriced = "allow"\n', "unpriced"),
     ],
 )
 def test_a_file_found_in_the_working_directory_sets_policy_only(place: Place, text: str, key: str) -> None:
