@@ -107,7 +107,6 @@ class _Sent:
     id: str
     at: float
     worst: Cost
-    counts_unpriced: bool
 
     def entry(self, facts: Facts, *, status: int, request_id: str = "") -> Entry:
         """Return the entry for an answer: exact when it arrived whole, else estimated upwards."""
@@ -134,7 +133,7 @@ class _Sent:
     def _estimate(self, facts: Facts) -> Usage:
         """Return usage of an answer that broke off or did not tell: input as reported, else its bound.
 
-        Output is at most the largest of the last report, what was seen, and what the model could
+        Output is the largest of the last report, what was seen, and what the model could
         have produced by now, thinking that is never shown included; at most `max_tokens`.
         """
         elapsed_s = max(0.0, self.terms.clock() - self.at)
@@ -223,7 +222,6 @@ def attempt(
             id=new_id(now, terms.rng),
             at=now,
             worst=_worst(request, upstream, now, terms, counts_unpriced=counts_unpriced),
-            counts_unpriced=counts_unpriced,
         )
         parent = parent or sent.id
         yield Lease(sent.id, call.id, sent.worst.nusd, _on_abandon(sent, abandoned))

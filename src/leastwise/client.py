@@ -63,30 +63,26 @@ class Desk:
 
     def lease(self, step: Lease) -> None:
         """Reserve before sending."""
-        try:
-            self.store.lease(step)
-        except Exception:  # noqa: BLE001 - as above
-            self._count("writing")
+        self._do(lambda: self.store.lease(step))
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
         """Write these steps together."""
-        try:
-            self.store.write(*steps, may_wait=may_wait)
-        except Exception:  # noqa: BLE001 - as above
-            self._count("writing")
+        self._do(lambda: self.store.write(*steps, may_wait=may_wait))
 
     def post(self, step: Settle | Record) -> None:
         """Have a step written soon; blocks nowhere."""
+        self._do(lambda: self.store.post(step))
+
+    def _do(self, write: Callable[[], None]) -> None:
         try:
-            self.store.post(step)
+            write()
         except Exception:  # noqa: BLE001 - as above
             self._count("writing")
 
     def _count(self, what: str) -> None:
+        """Count a failure, and log the first, then ever more seldom: a full disk must not fill the log."""
         self.faults += 1
-        if (
-            self.faults & (self.faults - 1) == 0
-        ):  # the first, then ever more seldom: a full disk must not fill the log
+        if self.faults & (self.faults - 1) == 0:
             _log.exception("%s the ledger failed (%d times so far): the request goes on", what, self.faults)
 
 
