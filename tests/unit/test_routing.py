@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from leastwise.compile import Fit
 from leastwise.errors import ConfigError, RequestError
 from leastwise.ladder import DEFAULT_LADDER, Baseline, Code, Decision, Ladder, Mode, Task, Tier
 from leastwise.messages import Request
@@ -202,7 +203,7 @@ def test_this_very_request_may_leave_the_tool_loop() -> None:
 
 
 def test_a_pin_is_not_moved_by_limits() -> None:
-    router = Router(policy=Policy(allowed_tiers=("haiku",)), fits=lambda _request, _model: "never")
+    router = Router(policy=Policy(allowed_tiers=("haiku",)), fits=unfit(HAIKU, SONNET, OPUS))
 
     assert SONNET == router.decide(loop(), known=Known(pins={"toolu_1": SONNET})).model
 
@@ -344,7 +345,7 @@ def test_no_text_and_no_task_leaves_the_allowed_tiers(
 
 
 def unfit(*models: str) -> Any:
-    return lambda _request, model: "the prompt is too long" if model in models else None
+    return lambda request, model: Fit(request, {}, "the prompt is too long" if model in models else "")
 
 
 @pytest.mark.parametrize(
@@ -364,6 +365,23 @@ def test_what_does_not_fit_goes_up(request_: dict[str, Any], no: list[str], mode
 
     assert model == decision.model
     assert count == [reason.code for reason in decision.reasons].count(Code.UNFIT)
+
+
+def test_what_is_adapted_is_told_wherever_it_goes() -> None:
+    router = Router(
+        policy=Policy("enforce"), fits=lambda request, _model: Fit(request, {"top_k": "removed"}, "")
+    )
+    told = [
+        [str(reason) for reason in decided.reasons if reason.code is Code.ADAPTED]
+        for decided in (
+            router.decide(SPAM),
+            router.decide(of(SPAM, OPUS), now=NOW),
+            router.decide(loop(OPUS), known=Known(pins={"toolu_1": HAIKU}), now=NOW),
+            router.decide(of(PROOF, OPUS), now=NOW),  # stays where it was asked for
+        )
+    ]
+
+    assert [["adapted: top_k removed"]] * 3 + [[]] == told
 
 
 def test_a_misfit_is_explained() -> None:

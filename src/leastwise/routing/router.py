@@ -21,6 +21,7 @@ from fnmatch import translate
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError
 from leastwise.features import Features, estimate_tokens, read, reference_tokens
 from leastwise.ladder import (
@@ -43,8 +44,8 @@ from leastwise.routing.policy import BASELINE, Known, Policy, Rule
 from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
 from leastwise.routing.words import Lexicon, Scan, Words, load_words
 
-#: Returns why `request` cannot go to a model as it is, or None when it can.
-Fits = Callable[[Request, str], str | None]
+#: Returns what a request becomes for a model, or why it cannot go there.
+Fits = Callable[[Request, str], Fit]
 
 _NO_TASK: Final = Task()
 _NOTHING_KNOWN: Final = Known()
@@ -55,8 +56,8 @@ _WHOLE: Final = 100
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
 
-def _always_fits(_request: Request, _model: str) -> str | None:
-    return None
+def _always_fits(request: Request, _model: str) -> Fit:
+    return Fit(request, {}, "")
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ class Router:
         policy: What the user configured.
         prices: Dated rates; the shipped ones by default.
         models: What is known of each model; the shipped facts by default.
-        fits: Tells why a request cannot go to a model; by default every request fits.
+        fits: Fits a request to a model, or tells why not; by default every request fits as it is.
         words: Phrases of task types; the shipped ones by default.
 
     Raises:
@@ -412,12 +413,15 @@ class Router:
     # --- limit ---------------------------------------------------------------------------------------
 
     def _limit(self, case: _Case) -> None:
-        if case.is_pinned:
-            return
-        if not case.is_auto and case.here.model == case.last.model:
-            case.here = case.last
-        self._keep_allowed(case)
-        self._keep_fitting(case)
+        if not case.is_pinned:
+            if not case.is_auto and case.here.model == case.last.model:
+                case.here = case.last
+            self._keep_allowed(case)
+            self._keep_fitting(case)
+        if case.is_auto or case.here is not case.last:
+            words = self._fits(case.request, case.here.model).words
+            if words:
+                case.go(case.here, Code.ADAPTED, f"adapted: {words}")
 
     def _keep_allowed(self, case: _Case) -> None:
         """Hold the allowed tiers, and for a real model what it costs as the ceiling."""
@@ -446,11 +450,11 @@ class Router:
         return case.choices[-1]
 
     def _keep_fitting(self, case: _Case) -> None:
-        """Move to the next dearer tier that can take the request as it is; the last resort is not asked."""
+        """Move to the next dearer tier that the request can be fitted to; the last resort is not asked."""
         while case.is_auto or case.here is not case.last:
             here = case.here
-            why = self._fits(case.request, here.model)
-            if why is None:
+            why = self._fits(case.request, here.model).misfit
+            if not why:
                 return
             tier = self._next(case, here) or self._last_resort(case)
             case.go(tier, Code.UNFIT, f"does not fit {_name(here)}: {why}")
