@@ -53,6 +53,7 @@ def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         for name, folder in _HOMES.items():
             (root / folder).mkdir(exist_ok=True)
             patch.setenv(name, str(root / folder))
+        patch.setenv("LEASTWISE_REFRESH_MODELS", "false")  # a test that wants it says so
         patch.setenv("NO_PROXY", "127.0.0.1,localhost")
         patch.setenv("COLUMNS", "80")
         yield

@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ import msgspec
 
 from leastwise import account
 from leastwise.attempt import Call, Terms, moment
+from leastwise.catalogue import Catalogue, Row, known_models
 from leastwise.client import Desk
 from leastwise.compile import fit
 from leastwise.config import DEFAULT, MEMORY, Config, Upstream, load, policy, price_book
@@ -31,7 +32,6 @@ from leastwise.features import Features
 from leastwise.ladder import AUTO, Code, Decision, Mode, Outcome, Reason, Task
 from leastwise.ledger import new_id
 from leastwise.messages import Request
-from leastwise.models import load_models
 from leastwise.prices import check_ladder
 from leastwise.routing import Known, Router, observing_line
 from leastwise.stores import Query, Store
@@ -44,6 +44,7 @@ OWN_UPSTREAM: Final = "anthropic"
 
 _STORE: Final = "store.url"
 _RELOAD_S: Final = 1.0
+_LIST_AGAIN_S: Final = 3600.0
 _OBSERVED_S: Final = 7 * 24 * 3600
 
 T = TypeVar("T")
@@ -84,6 +85,7 @@ class Runtime:
         self._looked_at = clock()
         self._seen = _stamps(config)
         self._others: WeakKeyDictionary[object, dict[Upstream, Any]] = WeakKeyDictionary()
+        self._listed_at = -_LIST_AGAIN_S
         self._unsaid = [True]  # popped once, by whoever says it: `list.pop` is atomic
         self._adopt(config)
 
@@ -100,7 +102,7 @@ class Runtime:
         return cls(read(), reload=read)
 
     def _adopt(self, config: Config) -> None:
-        book, models = price_book(config), load_models()
+        book, models = price_book(config), known_models(config.cache_folder, config.base_urls)
         check_ladder(config.ladder, moment(self._clock()), book)
         rules = policy(config)
         fits = partial(fit, models=models, is_strict=rules.strict)
@@ -123,6 +125,24 @@ class Runtime:
             clock=self._clock,
             rng=self._rng,
         )
+
+    def wants_models(self, base_url: str) -> bool:
+        """Tell whether an upstream should be asked which models it has; at most once an hour it should.
+
+        Only of an upstream that is configured: its answer would be used for no other.
+        """
+        now = self._clock()
+        if now - self._listed_at < _LIST_AGAIN_S:
+            return False
+        self._listed_at = now
+        known = base_url.rstrip("/") in self.config.base_urls
+        kept = Catalogue(self.config.cache_folder)
+        return self.config.refresh_models and known and not kept.is_fresh(base_url, now)
+
+    def learn_models(self, base_url: str, rows: Iterable[Row]) -> None:
+        """Keep an upstream's listing of its models, and go by it from the next call on."""
+        Catalogue(self.config.cache_folder).keep(base_url, rows, self._clock())
+        self._adopt(self.config)
 
     def call(
         self,

@@ -25,7 +25,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import MappingProxyType
@@ -136,6 +136,7 @@ class Config:
         origins: Where each setting comes from, by its key.
         files: The files that were read.
         watched: The files that are read when they exist, so that a change can be seen.
+        cache_folder: Where what can be had again is kept; None where there is no home.
     """
 
     mode: Mode = "observe"
@@ -158,6 +159,12 @@ class Config:
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     files: tuple[Path, ...] = field(default=(), compare=False)
     watched: tuple[Path, ...] = field(default=(), compare=False)
+    cache_folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The addresses of the upstreams."""
+        return tuple(upstream.base_url for upstream in self.upstreams.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +218,8 @@ def load(
         key: Setting(key, value, layer.origin) for layer in layers for key, value in layer.values.items()
     }
     files = tuple(layer.file for layer in layers if layer.file is not None)
-    return _Assembly(given).config(files, watched)
+    folder = _folder(environ, ("XDG_CACHE_HOME", "LOCALAPPDATA"), ".cache")
+    return replace(_Assembly(given).config(files, watched), cache_folder=folder)
 
 
 def user_file(environ: Mapping[str, str] | None = None) -> Path | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from leastwise.catalogue import Catalogue
 from leastwise.cli import doctor, main
 from leastwise.cli.config import edited_file
 from leastwise.cli.console import print_json
@@ -672,6 +673,31 @@ def test_doctor_counts_the_calls_that_a_fault_of_ours_left_unrouted(tmp_path: Pa
 
     words = "1 of 2 calls in 7 days went unrouted: a fault of Leastwise"
     assert [("warn", words, "leastwise report; please tell us what the log says")] == with_fault
+
+
+def test_doctor_tells_asked_models_that_retire(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    store = SqliteStore(file)
+    for id_, asked in (("a", "claude-sonnet-4-5-20250929"), ("b", "claude-opus-5-5"), ("c", "my-own")):
+        store.write(Record(Exchange(**{**ROW, "id": id_, "asked": asked})), may_wait=True)
+    store.close()
+
+    words = "claude-sonnet-4-5-20250929, asked for 1 time in 7 days, retires on 2026-11-30"
+    expected = [("warn", words, "name a newer model where it is called")]
+    assert expected == examined({"LEASTWISE_STORE_URL": f"sqlite:///{file}"}, "models")
+
+
+def test_doctor_keeps_what_the_upstream_lists(tmp_path: Path) -> None:
+    with serve() as upstream:
+        environ = {
+            "ANTHROPIC_BASE_URL": upstream.url,
+            "ANTHROPIC_API_KEY": "x",
+            "XDG_CACHE_HOME": str(tmp_path),
+        }
+        examined(environ, "upstream")
+
+        (file,) = (tmp_path / "leastwise").iterdir()
+        assert file == Catalogue(tmp_path / "leastwise").file(upstream.url)
 
 
 def test_doctor_shows_the_mode_and_who_set_it() -> None:

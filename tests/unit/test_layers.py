@@ -22,7 +22,7 @@ RUNGS: dict[float, str] = {
     4: "routing cascade cache budget ledger",
     4.5: "steps",  # what the core yields: values made of those below
     5: "attempt judge account exchange",
-    6: "config upstream stores",
+    6: "catalogue config upstream stores",  # what is kept of upstreams, settings, rows
     7: "client build",
     8: "classify evaluate report simulate",
     9: "sdk gateway",

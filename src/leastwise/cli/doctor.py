@@ -10,9 +10,10 @@ import asyncio
 import os
 import sqlite3
 import stat
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,12 +23,14 @@ from urllib.parse import urlsplit
 from rich.table import Table
 
 from leastwise.build import open_store
+from leastwise.catalogue import Catalogue, Row, known_models
 from leastwise.cli.config import verify
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, answer, print_json, say_next
 from leastwise.cli.init import list_models, reason
 from leastwise.config import MEMORY, Config, Upstream, load, misspelt
 from leastwise.errors import ConfigError, StoreError, UpstreamFailure
-from leastwise.models import canonical, load_models
+from leastwise.models import Model, Models, canonical
+from leastwise.report.table import plural
 from leastwise.stores import Query
 
 State = Literal["ok", "warn", "fail"]
@@ -110,9 +113,11 @@ def examine(path: Path | None, environ: Mapping[str, str], at: datetime) -> Iter
         yield Check("config", "warn", f"the variable {name} means nothing", f"rename it to {meant}")
     yield _of_mode(config)
     yield _of_ladder(config, at)
-    yield from _of_models(config, at)
-    yield from _of_store(config, at)
-    yield from _of_upstreams(config, environ)
+    upstreams = list(_of_upstreams(config, environ, at))  # first: what they list is gone by below
+    models = known_models(config.cache_folder, config.base_urls)
+    yield from _of_models(config, models, at)
+    yield from _of_store(config, models, at)
+    yield from upstreams
     yield _of_sdk(_installed_sdk())
 
 
@@ -130,24 +135,27 @@ def _of_ladder(config: Config, at: datetime) -> Check:
     return Check("ladder", "ok", " < ".join(tier.model for tier in config.ladder))
 
 
-def _of_models(config: Config, at: datetime) -> Iterator[Check]:
+def _of_models(config: Config, models: Models, at: datetime) -> Iterator[Check]:
     """Yield what is to be said of the ladder's models: retired, soon to be, or not known to us."""
-    models = load_models()
     for tier in config.ladder:
-        model = models.get(tier.model)
         name = f"{tier.name} = {tier.model}"
-        if model is None:
+        if tier.model not in models:
             yield Check("models", "warn", f"{name} is not a model we know: what it accepts is not checked")
-        elif model.retires is not None and model.retires <= (at + _SOON).date():
-            is_gone = model.retires <= at.date()
-            words = f"{name} {'was retired' if is_gone else 'retires'} on {model.retires}"
-            yield Check("models", "fail" if is_gone else "warn", words, "name a newer model in its [[tier]]")
+        yield from _of_retirement(name, models.get(tier.model), at, "name a newer model in its [[tier]]")
+
+
+def _of_retirement(name: str, model: Model | None, at: datetime, mend: str) -> Iterator[Check]:
+    if model is None or model.retires is None or model.retires > (at + _SOON).date():
+        return
+    is_gone = model.retires <= at.date()
+    words = f"{name} {'was retired' if is_gone else 'retires'} on {model.retires}"
+    yield Check("models", "fail" if is_gone else "warn", words, mend)
 
 
 # --- the store -------------------------------------------------------------------------------
 
 
-def _of_store(config: Config, at: datetime) -> Iterator[Check]:
+def _of_store(config: Config, models: Models, at: datetime) -> Iterator[Check]:
     if config.store.path == MEMORY:
         yield Check("store", "warn", "in memory: it ends with the process", "give it a file: [store] url")
         return
@@ -155,7 +163,7 @@ def _of_store(config: Config, at: datetime) -> Iterator[Check]:
     writing = _can_write(file)
     yield writing
     if writing.state == "ok" and file.exists():
-        yield from _of_calls(config, at)
+        yield from _of_calls(config, models, at)
     if file.exists() and os.name == "posix" and file.stat().st_mode & _OTHERS:
         yield Check("store", "warn", f"{file} can be read by others", f"chmod 600 {file}")
     yield from _of_mount(file, mount_of(file, _mounts()))
@@ -193,13 +201,13 @@ def _can_write(file: Path) -> Check:
     return Check("store", "ok", str(file))
 
 
-def _of_calls(config: Config, at: datetime) -> Iterator[Check]:
-    """Yield what the ledger says of the last days: calls unrouted through a fault of ours, and misfits."""
+def _of_calls(config: Config, models: Models, at: datetime) -> Iterator[Check]:
+    """Yield what the ledger says of the last days: faults of ours, misfits, models that retire."""
     try:
         store = open_store(config)
         try:
             since = (at - _LATELY).timestamp()
-            lines, misfits = store.sums(Query(since=since)), store.misfits(since)
+            lines, misfits = store.sums(Query(since=since, by=("asked",))), store.misfits(since)
         finally:
             store.close()
     except StoreError as error:
@@ -214,6 +222,12 @@ def _of_calls(config: Config, at: datetime) -> Iterator[Check]:
     for model, refused in sorted(misfits.items()):
         words = f"{model} refused {refused:,} requests taken to fit it; the asked model answered them"
         yield Check("misfit", "warn", words, "leastwise report; please tell us what they had in common")
+
+    for line in lines:
+        (asked,) = line.group
+        times = plural(line.calls, "time")
+        name = f"{asked}, asked for {times} in {_LATELY.days} days,"
+        yield from _of_retirement(name, models.get(asked), at, "name a newer model where it is called")
 
 
 def _mounts() -> str:
@@ -236,7 +250,8 @@ def mount_of(file: Path, mounts: str) -> str:
 # --- keys and upstreams ----------------------------------------------------------------------
 
 
-def _of_upstreams(config: Config, environ: Mapping[str, str]) -> Iterator[Check]:
+def _of_upstreams(config: Config, environ: Mapping[str, str], at: datetime) -> Iterator[Check]:
+    """Yield what is to be said of keys and upstreams; what these list is kept."""
     for name in dict.fromkeys(tier.upstream for tier in config.ladder):
         upstream = config.upstreams[name]
         variable = upstream.api_key_env
@@ -255,7 +270,8 @@ def _of_upstreams(config: Config, environ: Mapping[str, str]) -> Iterator[Check]
             if _is_open(upstream.base_url):
                 yield Check("key", "warn", f"{upstream.base_url} gets the key unencrypted", "use https")
         asked = [tier.model for tier in config.ladder if tier.upstream == name]
-        yield from _of_upstream(name, upstream, key, asked)
+        keep = partial(Catalogue(config.cache_folder).keep, upstream.base_url, now=at.timestamp())
+        yield from _of_upstream(name, upstream, key, asked, keep)
 
 
 def _is_open(base_url: str) -> bool:
@@ -269,17 +285,20 @@ def _is_open(base_url: str) -> bool:
     return parts.scheme == "http" and not is_here
 
 
-def _of_upstream(name: str, upstream: Upstream, key: str, asked: Collection[str]) -> Iterator[Check]:
+def _of_upstream(
+    name: str, upstream: Upstream, key: str, asked: Collection[str], keep: Callable[[list[Row]], None]
+) -> Iterator[Check]:
     where = f"{name} at {upstream.base_url}"
     try:
-        offered = asyncio.run(list_models(upstream, key))
+        rows: list[Row] = [*asyncio.run(list_models(upstream, key))]
     except UpstreamFailure as failure:
         yield _of_failure(where, failure)
         return
-    yield Check("upstream", "ok", f"{where} answers, {len(offered)} models")
-    plain = {canonical(model) for model in offered}
+    keep(rows)
+    yield Check("upstream", "ok", f"{where} answers, {len(rows)} models")
+    plain = {canonical(str(row.get("id"))) for row in rows}
     for model in asked:
-        if offered and canonical(model) not in plain:
+        if rows and canonical(model) not in plain:
             yield Check(
                 "upstream", "fail", f"{name} does not offer {model}", "name another model in its [[tier]]"
             )

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -169,20 +169,20 @@ def _available() -> set[str] | None:
         say(f"{upstream.api_key_env} is not set, so your account was not asked which models it has")
         return None
     try:
-        return asyncio.run(list_models(upstream, key))
+        return {str(row.get("id")) for row in asyncio.run(list_models(upstream, key))}
     except UpstreamFailure as failure:
         say(f"{upstream.base_url} did not list your models ({reason(failure)}); going on without")
         return None
 
 
-async def list_models(upstream: Upstream, key: str) -> set[str]:
-    """Return the ids of the models that an upstream offers to a key.
+async def list_models(upstream: Upstream, key: str) -> list[dict[str, Any]]:
+    """Return the models that an upstream offers to a key, as it describes them.
 
     Raises:
         UpstreamFailure: no answer, or an error.
     """
     async with HttpUpstream(upstream.base_url, key, timeout_s=PATIENCE_S) as api:
-        return {str(row["id"]) for row in await api.models() if "id" in row}
+        return await api.models()
 
 
 def reason(failure: UpstreamFailure) -> str:

@@ -14,12 +14,13 @@ from datetime import date, datetime
 from functools import partial
 from typing import Any, Final
 
+from leastwise.catalogue import known_models
 from leastwise.compile import fit
 from leastwise.config import Config, policy, price_book
 from leastwise.features import Features, read
 from leastwise.ladder import Code, Decision, Ladder, Task, deciding
 from leastwise.messages import Request, Usage
-from leastwise.models import Models, load_models
+from leastwise.models import Models
 from leastwise.money import show, to_usd
 from leastwise.prices import PriceBook, baseline_cost, check_ladder, cost
 from leastwise.report.table import aligned, dollars, labelled, percent, plural, wrapped
@@ -105,7 +106,7 @@ class Planner:
         if is_on and rules.mode != "off":
             rules = replace(rules, mode="enforce", percent=100, switches=())
         self.book: PriceBook = price_book(config)
-        self.models: Models = load_models()
+        self.models: Models = known_models(config.cache_folder, config.base_urls)
         check_ladder(config.ladder, now, self.book)
         self.router = Router(
             config.ladder,
