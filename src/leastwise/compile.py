@@ -12,8 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from leastwise.features import block_kinds, prompt_bound
-from leastwise.ladder import AUTO
-from leastwise.messages import JSON, Request, blocks_of
+from leastwise.messages import JSON, Request
 from leastwise.models import Model, Models
 
 _SAFE_MEMBERS: Final = frozenset(
@@ -70,26 +69,7 @@ def _misfit_of_history(request: Request) -> str | None:
     strange = block_kinds(request) - _SAFE_BLOCKS
     if strange:
         return f"the conversation holds a {min(strange)} block"
-    if request.model not in AUTO and _marks_cache(request) and _human_turns(request) > 1:
-        return "the conversation has a prompt cache on the model it asks for"
     return None
-
-
-def _human_turns(request: Request) -> int:
-    return sum(
-        turn.get("role") == "user"
-        and any(block.get("type") != "tool_result" for block in blocks_of(turn.get("content")))
-        for turn in request.messages
-    )
-
-
-def _marks_cache(request: Request) -> bool:
-    places = [
-        request.get("system"),
-        request.get("tools"),
-        *(turn.get("content") for turn in request.messages),
-    ]
-    return any("cache_control" in block for place in places for block in blocks_of(place))
 
 
 def _misfit_of_turns(turns: list[dict[str, JSON]], target: Model) -> str | None:

@@ -214,7 +214,8 @@ rows = st.lists(
         fault=names,
         latency_s=st.floats(0, 600),
         **dict.fromkeys(
-            ("spent_nusd", "baseline_nusd", "saved_nusd", "could_nusd", "discarded_nusd"), amounts
+            ("spent_nusd", "baseline_nusd", "saved_nusd", "could_nusd", "discarded_nusd", "lost_cache_nusd"),
+            amounts,
         ),
         **dict.fromkeys(("input_tokens", "output_tokens"), st.integers(0, 10**6)),
     ),
@@ -265,6 +266,7 @@ def summed(group: tuple[str, ...], of: list[Exchange]) -> Line:
         saved_nusd=sum(row.saved_nusd for row in of),
         could_nusd=sum(row.could_nusd for row in of),
         discarded_nusd=sum(row.discarded_nusd for row in of),
+        lost_cache_nusd=sum(row.lost_cache_nusd for row in of),
         assumed_nusd=sum(row.baseline_nusd for row in of if row.baseline_how == "assumed"),
         input_tokens=sum(row.input_tokens for row in of),
         output_tokens=sum(row.output_tokens for row in of),

@@ -166,33 +166,6 @@ def test_other_blocks_stay(kind: object) -> None:
     assert f"the conversation holds a {kind} block" == misfit(request(OPUS, messages=turns), HAIKU, MODELS)
 
 
-def marked(text: str) -> dict[str, Any]:
-    block = {"type": "text", "text": text, "cache_control": {"type": "ephemeral"}}
-    return {"role": "user", "content": [block]}
-
-
-def test_a_conversation_with_a_prompt_cache_stays_on_its_model() -> None:
-    turns = [marked("Hello"), {"role": "assistant", "content": "Hi"}, ASK]
-    assert not fits(SONNET, OPUS, messages=turns)
-    assert not fits(SONNET, OPUS, messages=[ASK, ASK], system=marked("s")["content"])
-    assert not fits(
-        SONNET, OPUS, messages=[ASK, ASK], tools=[{**TOOL, "cache_control": {"type": "ephemeral"}}]
-    )
-    assert fits(SONNET, OPUS, messages=[marked("Hello")])  # the first ask: nothing is cached yet
-    assert fits(SONNET, "auto", messages=turns)  # no model was asked for that could have it cached
-    assert fits(SONNET, OPUS, messages=[ASK, ASK])
-
-
-def test_a_tool_loop_of_one_ask_is_one_turn() -> None:
-    turns = [
-        marked("Hello"),
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "look", "input": {}}]},
-        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]},
-    ]
-    assert fits(SONNET, OPUS, messages=turns, tools=[TOOL])
-    assert not fits(SONNET, OPUS, messages=[*turns, ASK], tools=[TOOL])
-
-
 def test_a_model_off_the_table_is_judged_by_the_request_alone() -> None:
     assert fits("llama3.2", temperature=1)
     assert not fits("llama3.2", container="c")
