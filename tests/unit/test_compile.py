@@ -9,7 +9,7 @@ import pytest
 from leastwise.compile import misfit
 from leastwise.messages import Request
 from leastwise.models import Model, load_models
-from tests.kit import HAIKU, OPUS, SONNET, request
+from tests.kit import HAIKU, OPUS, request
 
 MODELS = load_models()
 OLD = "claude-haiku-4-5"

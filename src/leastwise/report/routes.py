@@ -43,12 +43,14 @@ PHASES: Final[Mapping[str, tuple[Code, ...]]] = {
     ),
     "adjust": (Code.RAISED,),
     "limit": (Code.NOT_ALLOWED, Code.CEILING, Code.UNFIT),
+    "cache": (Code.CACHE,),
     "mode": (Code.OBSERVED, Code.OFF, Code.NOT_IN_SHARE, Code.OPTED_OUT),
 }
 _IDLE: Final = {
     "choose": "not asked",
     "adjust": "nothing speaks against it",
     "limit": "allowed, and it fits",
+    "cache": "",
     "mode": "",
 }
 _NOT_MEASURED: Final = "not measured"
