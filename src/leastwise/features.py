@@ -305,22 +305,19 @@ def estimate_tokens(features: Features, tokenizer: str, correction: float = 1.0)
     return math.ceil(old * correction * (_NEW_TO_OLD if tokenizer == "new" else 1.0))
 
 
-def estimate_before_last(
-    request: Request, features: Features, tokenizer: str, correction: float = 1.0
-) -> int:
-    """Return about how many tokens the prompt has before its last turn; see `estimate_tokens`."""
+def estimate_last_turn(request: Request, tokenizer: str, correction: float = 1.0) -> int:
+    """Return about how many tokens the last turn has; see `estimate_tokens`."""
     last = _Tally()
     for turn in request.get("messages")[-1:]:
         last.add_content(turn.get("content"))
-    before = msgspec.structs.replace(
-        features,
-        text_chars=features.text_chars - last.chars,
-        text_bytes=features.text_bytes - last.chars - last.extra,
-        images=features.images - last.images,
-        documents=features.documents - last.documents,
-        turns=features.turns - 1,
+    sizes = Features(
+        text_chars=last.chars,
+        text_bytes=last.chars + last.extra,
+        images=last.images,
+        documents=last.documents,
+        turns=1,
     )
-    return estimate_tokens(before, tokenizer, correction)
+    return estimate_tokens(sizes, tokenizer, correction)
 
 
 def learn_correction(estimated: int, actual: int) -> float:

@@ -10,7 +10,7 @@ from leastwise.features import (
     LARGEST_WINDOW,
     Features,
     cut,
-    estimate_before_last,
+    estimate_last_turn,
     estimate_tokens,
     learn_correction,
     prompt_bound,
@@ -287,13 +287,13 @@ def test_estimates_by_hand() -> None:
     assert 260 == estimate_tokens(features, "old", 2.0)
 
 
-def test_what_stands_before_the_last_turn_is_estimated_alone() -> None:
+def test_the_last_turn_is_estimated_alone() -> None:
     photo = {"type": "image", "source": {}}
-    request = of("x" * 380, {"role": "assistant", "content": "y" * 380}, user(text("ü" * 380), photo))
+    request = of("x" * 3_800, user(text("\u00fc" * 380), photo))
 
-    assert 100 + 100 + 8 == estimate_before_last(request, read(request), "old")
-    assert 416 == estimate_before_last(request, read(request), "old", 2.0)
-    assert 0 == estimate_before_last(of("x"), read(of("x")), "old")
+    assert 100 + 127 + 1600 + 4 == estimate_last_turn(request, "old")
+    assert 3662 == estimate_last_turn(request, "old", 2.0)
+    assert [4, 4] == [estimate_last_turn(of(*turns), "old") for turns in ((), ({"role": "user"},))]
 
 
 MARK = {"cache_control": {"type": "ephemeral"}}

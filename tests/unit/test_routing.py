@@ -744,12 +744,14 @@ ENFORCE = Policy("enforce", signals=LONG)
 
 
 def talk(ask: str, model: str = OPUS, *, tokens: int = 60_500, turns: int = 1, **members: Any) -> Request:
-    """Return a conversation of about so many tokens with a marked prompt cache, its last turn `ask`."""
+    """Return a conversation of so many estimated tokens, marked for the cache; `ask` and 500 are its last."""
     said = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}] * turns
-    chars = (tokens * 10 // 13 - 4 * (2 * turns + 1)) * 38 // 10 - 7 * turns - len(ask)
+    chars = (tokens * 10 // 13 - 4 * (2 * turns + 1)) * 38 // 10 - 7 * turns - 1_445
     system = [{"type": "text", "text": "x" * chars, **MARK}]
     given = {"model": model, "max_tokens": 500, "system": system, **members}
-    return Request.of({**given, "messages": [*said, {"role": "user", "content": ask}]})
+    return Request.of(
+        {**given, "messages": [*said, {"role": "user", "content": f"{ask}\n{'-' * (1_444 - len(ask))}"}]}
+    )
 
 
 def warm(model: str = OPUS, prefix: int = 60_000, **given: Any) -> dict[str, Warmth]:
@@ -801,6 +803,14 @@ def test_a_warm_conversation_stays_where_a_move_would_not_pay_in_time() -> None:
 @pytest.mark.parametrize(("turns", "model"), [(12, OPUS), (13, SONNET)])
 def test_a_conversation_that_has_lasted_is_expected_to_last(turns: int, model: str) -> None:
     assert model == weigh(talk(SUMMARY), warm(turns=turns, output_tokens=400 * turns)).model
+
+
+@pytest.mark.parametrize(("tokens", "money"), [(66_500, "$0.022"), (67_000, "$0.025")])
+def test_more_than_the_last_turn_is_new_where_the_estimate_is_sure_of_it(tokens: int, money: str) -> None:
+    # 66,500 are a tenth and 500 above the prefix: 60,000 x 200 + 500 x 5,000 + 400 x 20,000 = 22,500,000
+    decision = weigh(talk(SUMMARY, tokens=tokens), warm(turns=1, output_tokens=400))
+
+    assert f"1 turn {money} against" in decision.reason
 
 
 def test_what_never_pays_is_said() -> None:
@@ -867,8 +877,10 @@ def test_what_is_forced_is_not_weighed(task: Task, policy: Policy, code: Code) -
 
 
 def test_a_rule_that_names_a_complexity_is_weighed() -> None:
-    policy = Policy("enforce", rules=(Rule(match="article", complexity="standard"),))
-    assert [Code.RULE, Code.CACHE] == [r.code for r in weigh(talk(SUMMARY), warm(), policy=policy).reasons]
+    policy = Policy("enforce", rules=(Rule(tag="t", complexity="standard"),))
+    assert [Code.RULE, Code.CACHE] == [
+        r.code for r in weigh(talk(SUMMARY), warm(), policy=policy, task=Task(tag="t")).reasons
+    ]
 
 
 def test_a_tool_loop_is_not_weighed() -> None:
@@ -880,9 +892,8 @@ def test_an_unknown_conversation_is_taken_to_be_warm_on_the_model_it_asks_for() 
     decision = weigh(talk(SUMMARY, turns=2))
 
     assert OPUS == decision.model
-    # all but the last turn, of 23 characters and 4 tokens around: 1.3 x (23 / 3.8 + 4) = 13
     assert (
-        "stays on opus: its prompt cache of 60,487 tokens is taken to be warm; 2 turns"
+        "stays on opus: its prompt cache of 60,000 tokens is taken to be warm; 2 turns"
         == decision.reasons[-1].words[:77]
     )
     assert HAIKU == weigh(talk(SPAM, turns=2)).model

@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from leastwise.errors import UnknownPriceError
-from leastwise.features import Features, estimate_before_last, estimate_tokens, read, reference_tokens
+from leastwise.features import Features, estimate_last_turn, estimate_tokens, read, reference_tokens
 from leastwise.ladder import (
     AUTO,
     DEFAULT_LADDER,
@@ -500,8 +500,7 @@ class Router:
             return
         last = max(warm.values(), key=lambda warmth: warmth.at)
         count, output = expected_turns(known, case.features.expected_output_tokens)
-        fresh = max(0, self._tokens_on(case, last.model) - last.prefix_tokens)
-        turns = Turns(last.prefix_tokens, fresh, output, count)
+        turns = Turns(last.prefix_tokens, self._fresh(case, last), output, count)
         options = [self._option(case, tier, turns, last, warm) for tier in (case.here, *dearer)]
         here, best = options[0], min(options, key=lambda option: option.cost)  # the first of equals
         if best is not here:
@@ -520,6 +519,20 @@ class Router:
             if self._price(tier, case.at) > floor >= 0
             and ((tier is case.last and not case.is_auto) or self._fits(case.request, tier.model) is None)
         ]
+
+    def _fresh(self, case: _Case, last: Warmth) -> int:
+        """Return about how many tokens of the prompt are new: the last turn, more where more is not cached.
+
+        The prefix is known and the prompt only estimated, so that a difference of a tenth says nothing.
+        """
+        model = self._models.get(last.model)
+        tokenizer = model.tokenizer if model is not None else "old"
+        correction = case.known.corrections.get(tokenizer, 1.0)
+        surely = last.prefix_tokens + last.prefix_tokens // 10
+        return max(
+            estimate_last_turn(case.request, tokenizer, correction),
+            self._tokens(case, tokenizer) - surely,
+        )
 
     def _price(self, tier: Tier, at: datetime) -> int:
         """Return input plus output, by which a ladder rises; -1 for a model without a price."""
@@ -649,7 +662,8 @@ def warmths_of(
     if known.warmths or not features.marks_cache or features.human_turns <= 1 or asked is None:
         return known.warmths
     correction = known.corrections.get(asked.tokenizer, 1.0)
-    prefix = estimate_before_last(request, features, asked.tokenizer, correction)
+    prompt = estimate_tokens(features, asked.tokenizer, correction)
+    prefix = max(0, prompt - estimate_last_turn(request, asked.tokenizer, correction))
     guess = Warmth(asked.id, now, FIVE_MINUTES_S, prefix, turns=features.human_turns - 1)
     return {asked.id: guess}
 
