@@ -40,7 +40,13 @@ def body(ask: str, *before: tuple[str, str], system: str) -> dict[str, Any]:
         ]
     last = {"role": "user", "content": [{"type": "text", "text": ask, **MARK}]}
     marked = [{"type": "text", "text": system, **MARK}]
-    return {"model": OPUS, "max_tokens": 9_000, "system": marked, "messages": [*turns, last]}
+    return {
+        "model": OPUS,
+        "max_tokens": 9_000,
+        "output_config": {"effort": "medium"},  # by default sonnet thinks longer, which is not what is tested
+        "system": marked,
+        "messages": [*turns, last],
+    }
 
 
 # --- by the formulas ---------------------------------------------------------------------------------

@@ -266,6 +266,17 @@ def test_a_loss_without_discarded_answers_is_a_dearer_model(store: SqliteStore) 
     assert report.next == "leastwise why ID"
 
 
+def test_a_lost_prompt_cache_is_a_part_of_spent_and_a_reason_for_a_loss(store: SqliteStore) -> None:
+    row = moved("chat", 1 * USD, 3 * USD, to=SONNET, tier="sonnet")
+    keep(store, replace(row, lost_cache_nusd=2 * USD, discarded_nusd=1 * USD))
+
+    report = read_ledger(store, WEEK, mode="enforce")
+
+    assert 'in "spent"   discarded answers $1.00   lost prompt cache $2.00' in ledger_lines(report)
+    assert "! loss       chat lost $2.00: lost prompt cache" in ledger_lines(report)
+    assert [2 * USD] == [group["lost_cache_usd"] * USD for group in ledger_json(report)["groups"]]
+
+
 def test_an_empty_ledger_says_what_to_do(store: SqliteStore) -> None:
     report = read_ledger(store, WEEK, where="/x.db")
 
@@ -515,6 +526,13 @@ def test_a_call_that_stayed_has_nothing_to_undo() -> None:
 
     assert (why.is_moved, why.could_move, why.next) == (False, False, "leastwise report --by tag")
     assert why_lines(why)[-1] == "do           leastwise report --by tag    where the money goes"
+
+
+def test_why_tells_what_a_lost_prompt_cache_cost() -> None:
+    why = read_why(Story(replace(MOVED, lost_cache_nusd=6_900), (ENTRY,)))
+
+    assert "$0.000007 of it for a lost prompt cache" in " ".join(" ".join(why_lines(why)).split())
+    assert Decimal("0.0000069") == why_json(why)["lost_cache_usd"]
 
 
 def test_another_spelling_of_the_same_model_is_not_a_move() -> None:
