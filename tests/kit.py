@@ -6,11 +6,13 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from msgspec import structs
 
 from leastwise.attempt import Call, Terms
+from leastwise.compile import fit
 from leastwise.ladder import DEFAULT_LADDER, Baseline, Code, Decision, Reason, Task
 from leastwise.messages import Facts, Reply, Request, Usage
 from leastwise.models import load_models
@@ -70,11 +72,13 @@ def decision(model: str = HAIKU, **changes: Any) -> Decision:
 def terms(decide: Callable[..., Decision] | Decision | None = None, clock: Clock | None = None) -> Terms:
     """Return terms whose decision is given, or made by a function."""
     made = decide if callable(decide) else lambda *_: decide or decision()
+    models = load_models()
     return Terms(
         decide=made,
+        fit=partial(fit, models=models),
         ladder=DEFAULT_LADDER,
         book=load_prices(),
-        models=load_models(),
+        models=models,
         policy_hash="p0",
         clock=clock or Clock(),
         rng=random.Random(1),

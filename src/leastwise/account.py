@@ -30,7 +30,7 @@ from leastwise.errors import UnknownPriceError, UpstreamFailure
 from leastwise.features import Features
 from leastwise.ladder import Code, Decision, Outcome, Reason
 from leastwise.ledger import Entry, Exchange, Measured
-from leastwise.messages import Usage
+from leastwise.messages import Request, Usage
 from leastwise.models import canonical
 from leastwise.money import to_usd
 from leastwise.prices import baseline_cost, cost
@@ -51,15 +51,27 @@ class Teller:
     known: Known
     decision: Decision
     fault: str
+    misfit_field: str = ""
 
-    def because(self, code: Code, words: str) -> Teller:
-        """Return a teller with one more reason, and no clamp."""
-        reason = Reason(code, words, self.decision.model, self.decision.model)
-        reasons = (*self.decision.reasons, reason)
-        return replace(self, decision=structs.replace(self.decision, reasons=reasons, max_tokens=None))
+    def misfit(self, failure: UpstreamFailure) -> Teller:
+        """Return a teller for the fallback, since the upstream refused what was taken to fit."""
+        fallback = self.decision.fallback
+        where = f" on {failure.field}" if failure.field else ""
+        what = "sent as received" if fallback == self.call.request.model else f"sent to {fallback}"
+        told = self._instead(fallback, Code.MISFIT, f"refused with {failure.status}{where}: {what}")
+        return replace(told, misfit_field=failure.field)
 
-    def instead(self, model: str, code: Code, words: str) -> Teller:
-        """Return a teller for another model, with the reason why."""
+    def truncated(self, sent: Request, limit: int | None) -> Teller:
+        """Return a teller without our cap, which cut `sent` off; where `limit` did, for the fallback."""
+        model, where = self.decision.model, ""
+        if sent.max_tokens == limit:
+            model = self.decision.fallback
+            where = f" of {model}" if model != self.decision.model else ""
+        words = f"our cap of {sent.max_tokens:,} cut it off: asked again{where} with yours"
+        return self._instead(model, Code.TRUNCATED, words)
+
+    def _instead(self, model: str, code: Code, words: str) -> Teller:
+        """Return a teller for that model, with the reason why, and no clamp."""
         tier = self.terms.ladder.serving(model)
         reasons = (*self.decision.reasons, Reason(code, words, self.decision.model, model))
         changed = structs.replace(

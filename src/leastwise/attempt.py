@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError, UpstreamFailure
 from leastwise.features import Features, prompt_bound
 from leastwise.ladder import Decision, Ladder, Task
@@ -52,6 +53,7 @@ class Terms:
 
     Attributes:
         decide: Chooses the model (`Router.decide`).
+        fit: Fits a request to a model (`compile.fit`).
         ladder: The tiers.
         book: Dated prices.
         models: What is known of each model.
@@ -61,6 +63,7 @@ class Terms:
     """
 
     decide: Callable[[Call, Features, Known, float], Decision]
+    fit: Callable[[Request, str], Fit]
     ladder: Ladder
     book: PriceBook
     models: Models

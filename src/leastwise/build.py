@@ -24,7 +24,7 @@ import msgspec
 from leastwise import account
 from leastwise.attempt import Call, Terms, moment
 from leastwise.client import Desk
-from leastwise.compile import misfit
+from leastwise.compile import fit
 from leastwise.config import DEFAULT, MEMORY, Config, Upstream, load, policy, price_book
 from leastwise.errors import LeastwiseError, StoreError
 from leastwise.features import Features
@@ -103,13 +103,8 @@ class Runtime:
         book, models = price_book(config), load_models()
         check_ladder(config.ladder, moment(self._clock()), book)
         rules = policy(config)
-        self.router = router = Router(
-            config.ladder,
-            rules,
-            prices=book,
-            models=models,
-            fits=lambda request, model: misfit(request, model, models),
-        )
+        fits = partial(fit, models=models, is_strict=rules.strict)
+        self.router = router = Router(config.ladder, rules, prices=book, models=models, fits=fits)
 
         def decide(call: Call, read: Features, known: Known, draw: float) -> Decision:
             now, headers = moment(call.at), call.headers
@@ -120,6 +115,7 @@ class Runtime:
         self.config = config
         self.terms = Terms(
             decide=decide,
+            fit=fits,
             ladder=config.ladder,
             book=book,
             models=models,

@@ -62,7 +62,7 @@ Unpriced = Literal["error", "allow"]
 #: Sections of the plan that this version does not carry out; a key that is ignored could cost money.
 _NOT_YET: Final = frozenset({"budget", "cache", "cascade", "notify", "record"})
 #: What a file found in the working directory may not set.
-_NOT_POLICY: Final = frozenset({"upstream", "store", "price", "discount", "unpriced"})
+_NOT_POLICY: Final = frozenset({"upstream", "store", "price", "discount", "unpriced", "refresh_models"})
 
 #: The origin of a setting that nobody gave.
 DEFAULT: Final = "default"
@@ -130,6 +130,8 @@ class Config:
         switches: Modes of single tags.
         prices: Rates that win over the shipped ones.
         discount: Share of list prices that is not charged.
+        strict: Whether a request from which something would have to be left out stays where it is.
+        refresh_models: Whether the upstream is asked once a day which models it has.
         unpriced: Whether a model without a price may be called.
         origins: Where each setting comes from, by its key.
         files: The files that were read.
@@ -150,6 +152,8 @@ class Config:
     switches: tuple[Switch, ...] = ()
     prices: tuple[Rate, ...] = ()
     discount: Decimal = Decimal(0)
+    strict: bool = False
+    refresh_models: bool = True
     unpriced: Unpriced = "error"
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     files: tuple[Path, ...] = field(default=(), compare=False)
@@ -228,6 +232,7 @@ def policy(config: Config) -> Policy:
         "switches": config.switches,
         "reroute": config.reroute,
         "unsure": config.unsure,
+        "strict": config.strict,
         "complexity": config.complexity,
         "signals": config.signals,
         "rules": config.rules,
@@ -242,7 +247,17 @@ def price_book(config: Config) -> PriceBook:
 
 def settings(config: Config) -> Iterator[Setting]:
     """Yield every setting with its origin, in the order of the documentation; rows one by one."""
-    for key in ("mode", "percent", "reroute", "unsure", "preset", "unpriced", "discount"):
+    for key in (
+        "mode",
+        "percent",
+        "reroute",
+        "unsure",
+        "preset",
+        "strict",
+        "refresh_models",
+        "unpriced",
+        "discount",
+    ):
         yield _setting(config, key, getattr(config, key))
     for tier in config.ladder:
         yield _setting(config, f"tier.{tier.name}.model", tier.model, "tier")
@@ -350,6 +365,13 @@ def _whole(least: int) -> Read:
     return read
 
 
+def _yes_or_no(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    message = "expected true or false"
+    raise ValueError(message)
+
+
 def _number(value: Any) -> Decimal | None:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
@@ -436,6 +458,10 @@ def _parse_number(text: str) -> Any:
         return text
 
 
+def _parse_yes_or_no(text: str) -> bool | str:
+    return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
+
+
 def _parse_texts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -448,6 +474,8 @@ _SETTINGS: Final[Mapping[str, _Setting]] = MappingProxyType(
         "reroute": _Setting(_texts, _parse_texts),
         "unsure": _Setting(_text),
         "preset": _Setting(_one_of("", "reference")),
+        "strict": _Setting(_yes_or_no, _parse_yes_or_no),
+        "refresh_models": _Setting(_yes_or_no, _parse_yes_or_no),
         "unpriced": _Setting(_one_of(*get_args(Unpriced))),
         "discount": _Setting(_share, _parse_number),
         "store.url": _Setting(_store_url),
@@ -730,9 +758,9 @@ class _Assembly:
         self._check_tags()
         signals = self._signals()
         _raise_all(self.wrong)
-        scalars = ("mode", "percent", "reroute", "preset", "unsure", "discount", "unpriced")
+        scalars = ("mode", "percent", "reroute", "preset", "unsure", "strict", "refresh_models")
         return Config(
-            **{key: self.given[key].value for key in scalars if key in self.given},
+            **{key: self.given[key].value for key in (*scalars, "discount", "unpriced") if key in self.given},
             ladder=ladder,
             upstreams=MappingProxyType(upstreams),
             store=StoreAt(**self._below("store")),

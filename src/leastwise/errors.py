@@ -15,10 +15,13 @@ and what to do; attributes carry the facts, so nobody needs to parse a message.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+_FIELD = re.compile(r"([a-z_-]{1,40}(?:\.[a-z0-9_-]{1,40}){0,6}):")
+_PLACE = re.compile(r"\.\d+(?=\.|$)")
 
 
 class LeastwiseError(Exception):
@@ -78,6 +81,7 @@ class UpstreamFailure(LeastwiseError):  # noqa: N818 - a failed attempt, not a d
         was_sent: Whether the request may have reached the model, and so may be billed.
         cause: The upstream library's own exception.
         request_id: The upstream's `request-id`, when it gave one.
+        field: The member of the request that an answered error names, such as `thinking.type`, or "".
     """
 
     def __init__(
@@ -88,11 +92,23 @@ class UpstreamFailure(LeastwiseError):  # noqa: N818 - a failed attempt, not a d
         headers: Mapping[str, str] = _NO_HEADERS,
         was_sent: bool = True,
         request_id: str | None = None,
+        message: str = "",
     ) -> None:
         self.cause = cause
         self.status = status
         self.headers = headers
         self.was_sent = was_sent
         self.request_id = request_id
+        self.field = field_in(message)
         answered = f"status {status}" if status is not None else type(cause).__name__
         super().__init__(f"upstream attempt failed: {answered}")
+
+
+def field_in(message: str) -> str:
+    """Return the member of a request that an API error begins with, places in lists left out; or "".
+
+    >>> field_in("messages.3.content.0: Field required")
+    'messages.content'
+    """
+    found = _FIELD.match(message)
+    return _PLACE.sub("", found[1]) if found else ""

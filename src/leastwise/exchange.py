@@ -6,8 +6,8 @@
 driver carries them out. Whatever of ours fails on the way, the request is still
 answered, by the model it asked for or by the baseline, and the fault is counted.
 A swapped request that the upstream refuses as unfit is sent once more, as
-received; an answer that our own clamp cut off is asked for again with the
-caller's own cap. Both attempts are in the ledger and in what was spent.
+received; an answer that a cap of ours or the model's own limit cut off is asked for
+again with the caller's own cap. Both attempts are in the ledger and in what was spent.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
         UnknownPriceError: the model has no price; nothing was sent.
         ConfigError: the task names a tier that does not exist.
     """
-    asked = call.request
     read, fault = _read(call)
     session = read.session if read.marks_cache else ""
     known = yield from load(call.task.tag or "", read.tool_use_ids, call.tenant, session)
@@ -59,24 +58,19 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
     ask = partial(attempt, call, terms, counts_unpriced=decision.mode == "off")
 
     try:
+        sent = _compiled(call, terms, decision)
         try:
-            answer = yield from ask(_compiled(asked, decision), decision.upstream, abandoned=tell.abandoned)
+            answer = yield from ask(sent, decision.upstream, abandoned=tell.abandoned)
         except UpstreamFailure as failure:
             if failure.status not in _MISFIT or decision.model == decision.fallback:
                 raise
-            tell = tell.instead(
-                decision.fallback, Code.MISFIT, f"refused with {failure.status}: sent as received"
-            )
-            answer = yield from ask(
-                _as_received(asked, tell.decision), tell.decision.upstream, abandoned=tell.abandoned
-            )
-        if _was_clamped(answer, tell.decision):
-            tell = tell.because(
-                Code.TRUNCATED, f"our cap of {decision.max_tokens} cut it off: asked again with yours"
-            )
-            answer = yield from ask(
-                _as_received(asked, tell.decision), tell.decision.upstream, abandoned=tell.abandoned
-            )
+            tell = tell.misfit(failure)
+            sent = _compiled(call, terms, tell.decision)
+            answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
+        if _was_clamped(answer, sent, tell.decision):
+            tell = tell.truncated(sent, limit=_fitted(call, terms, tell.decision.model).max_tokens)
+            again = _compiled(call, terms, tell.decision)
+            answer = yield from ask(again, tell.decision.upstream, abandoned=tell.abandoned)
     except UpstreamFailure as failure:
         yield tell.failed(failure)
         raise
@@ -137,21 +131,24 @@ def _escape(call: Call, terms: Terms, known: Known, fault: str) -> Decision:
     )
 
 
-def _compiled(request: Request, decision: Decision) -> Request:
-    """Return the request with the decision's model and clamp; itself when neither differs."""
-    request = _as_received(request, decision)
+def _compiled(call: Call, terms: Terms, decision: Decision) -> Request:
+    """Return what goes to the decision's model: fitted to it and clamped; itself where nothing differs."""
+    request = _fitted(call, terms, decision.model)
     if decision.max_tokens is not None and decision.max_tokens != request.max_tokens:
         request = request.replace(max_tokens=decision.max_tokens)
     return request
 
 
-def _as_received(request: Request, decision: Decision) -> Request:
-    return request if request.model == decision.model else request.replace(model=decision.model)
+def _fitted(call: Call, terms: Terms, model: str) -> Request:
+    try:
+        return terms.fit(call.request, model).request
+    except Exception as error:  # noqa: BLE001 - fitting must never cost the caller an answer
+        _fault("fitting", error)
+        return call.request.replace(model=model)
 
 
-def _was_clamped(answer: Answer, decision: Decision) -> bool:
-    return (
-        decision.max_tokens is not None
-        and not answer.reply.is_live
-        and answer.facts.stop_reason == "max_tokens"
-    )
+def _was_clamped(answer: Answer, sent: Request, decision: Decision) -> bool:
+    """Tell whether a cap that is not the caller's cut the answer off, and another one could be had."""
+    is_ours = "max_tokens" in sent.changes and not answer.reply.is_live
+    has_other = decision.max_tokens is not None or decision.model != decision.fallback
+    return is_ours and has_other and answer.facts.stop_reason == "max_tokens"

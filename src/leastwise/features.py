@@ -51,6 +51,8 @@ _MOST_PER_TURN: Final = 16
 _MOST_FOR_TOOLS: Final = 1_000
 _MOST_PER_TOOL: Final = 1_500  # tools of the API's own bring a description that is not in the body
 _MOST_PER_IMAGE: Final = 5_000
+_BYTES_PER_TOKEN: Final = 2  # of any script, at least
+_CEILING_PER_DOCUMENT: Final = 100_000
 #: No model takes a longer prompt, and a refused one costs nothing: the bound of what has no size here.
 LARGEST_WINDOW: Final = 1_000_000
 
@@ -61,7 +63,7 @@ _TOOL_RESULT_CHARS: Final = 6 * 3 + 40  # three names, an id and its kind
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
 _MARK: Final = "cache_control"
 #: Where a request's notes keep what is worked out here.
-_TALLY, _BOUND = "features.tally", "features.bound"
+_TALLY, _BOUND, _SIZE = "features.tally", "features.bound", "features.size"
 
 _PRIOR_TOKENS: Final = 20_000  # how much real usage outweighs the rule of thumb
 _LEAST_CORRECTION, _MOST_CORRECTION = 0.5, 2.0
@@ -353,24 +355,42 @@ def prompt_bound(request: Request) -> int:
     return bound
 
 
+def prompt_ceiling(request: Request) -> int:
+    """Return a number of tokens that the prompt will hardly exceed: below `prompt_bound`, and no proof.
+
+    A token of Claude's has more than two bytes in every script measured; a document counts
+    as a hundred pages.
+    """
+    tally = _tally_of(request)
+    text = _text_bytes(request) // _BYTES_PER_TOKEN
+    return text + _MOST_PER_IMAGE * tally.images + _CEILING_PER_DOCUMENT * tally.documents
+
+
 def _prompt_bound(request: Request) -> int:
     tally = _tally_of(request)
     tools = request.get("tools")
     tools = tools if isinstance(tools, list) else []
     if tally.documents or _may_grow(request, tools):
         return LARGEST_WINDOW
-    try:
-        body = request.body()
-    except (TypeError, ValueError, RecursionError):
-        return LARGEST_WINDOW  # whether it can be sent is for the one who sends it
     bound = (
-        len(body)
-        - tally.payload_chars
+        _text_bytes(request)
         + _MOST_PER_TURN * (1 + len(request.get("messages")))
         + _MOST_PER_IMAGE * tally.images
         + (_MOST_FOR_TOOLS + _MOST_PER_TOOL * len(tools) if tools else 0)
     )
     return min(bound, LARGEST_WINDOW)
+
+
+def _text_bytes(request: Request) -> int:
+    """Return the size of the body without the payloads of images and documents."""
+    size: int | None = request.notes.get(_SIZE)
+    if size is None:
+        try:
+            size = len(request.body()) - _tally_of(request).payload_chars
+        except (TypeError, ValueError, RecursionError):
+            size = LARGEST_WINDOW  # whether it can be sent is for the one who sends it
+        request.notes[_SIZE] = size
+    return size
 
 
 def _may_grow(request: Request, tools: Sequence[JSON]) -> bool:
@@ -408,7 +428,7 @@ class _Tally:
         self.extra = 0  # UTF-8 bytes beyond one per character
         self.images = 0
         self.documents = 0
-        self.payload_chars = 0  # base64 of images, which is no text
+        self.payload_chars = 0  # base64 of images and documents, which is no text
         self.kinds: set[str] = set()
         self.marks_cache = False
 
@@ -467,6 +487,7 @@ class _Tally:
             self.weigh(source)
         else:
             self.documents += 1
+            self.payload_chars += _payload_chars(block)
 
     def weigh(self, value: JSON) -> None:
         """Add whatever text is inside a decoded value; images and documents in it count as such."""

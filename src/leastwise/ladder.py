@@ -9,7 +9,7 @@ a frozen `msgspec.Struct`: the same as a frozen dataclass, made in a tenth of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
@@ -196,6 +196,7 @@ class Code(StrEnum):
     NOT_ALLOWED = "not_allowed"
     CEILING = "asked_is_ceiling"
     UNFIT = "unfit"
+    ADAPTED = "adapted"
     # not routed at all
     OBSERVED = "observed"
     OFF = "off"
@@ -223,6 +224,11 @@ class Reason(msgspec.Struct, frozen=True):
         return self.words
 
 
+def deciding(reasons: Sequence[Reason]) -> Reason:
+    """Return the reason that had the last word on where to go; adapting a request moves nothing."""
+    return next(reason for reason in reversed(reasons) if reason.code is not Code.ADAPTED)
+
+
 class Baseline(msgspec.Struct, frozen=True):
     """The model that would have been called without us, and how we know."""
 
@@ -245,7 +251,7 @@ class Decision(msgspec.Struct, frozen=True):
         is_sure: False when nothing but the configured default decided.
         would: In observe mode, the model that routing would have chosen.
         max_tokens: Our own clamp on output, or None to leave the caller's.
-        reasons: One per step that had a say, in order; the last word counts.
+        reasons: One per step that had a say, in order; `deciding` picks the last word.
         baseline: What the cost is compared with.
         input_tokens: Estimated prompt size, in the chosen model's tokens.
     """

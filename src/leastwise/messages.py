@@ -42,6 +42,9 @@ def _plain(value: object) -> JSON:
 _ENCODE: Final = msgspec.json.Encoder(enc_hook=_plain)
 _DECODE: Final = msgspec.json.Decoder()
 
+#: Stands in `changes` for a member that is to be left out.
+LEFT_OUT: Final = msgspec.UNSET
+
 #: More than any one call can use; a larger count is garbage, and would overflow a ledger's sums.
 MOST_TOKENS: Final = 10**9
 
@@ -55,7 +58,7 @@ class Request:
         endpoint: URL path, such as `/v1/messages`.
         version: The caller's `anthropic-version`, "" when unknown.
         betas: The caller's `anthropic-beta` values, sorted.
-        changes: Top-level members that differ from what the caller sent.
+        changes: Top-level members that differ from what the caller sent, `LEFT_OUT` for one not sent.
         notes: What readers of the prompt have worked out once, for the next of them.
     """
 
@@ -193,19 +196,26 @@ class Request:
         """Whether the caller wants server-sent events."""
         return self.get("stream") is True
 
-    def replace(self, **changes: JSON) -> Self:
-        """Return a copy in which the named top-level members are these, in place or appended."""
+    def replace(self, *, betas: Sequence[str] | None = None, **changes: JSON) -> Self:
+        """Return a copy in which the named top-level members are these, in place, appended or `LEFT_OUT`."""
         decoded = {**self._decoded, **changes}
         raw = dict(self._raw)
         if self._received is not None:
-            raw |= {name: msgspec.Raw(_ENCODE.encode(value)) for name, value in changes.items()}
+            raw |= {
+                name: msgspec.Raw(_ENCODE.encode(value))
+                for name, value in changes.items()
+                if value is not LEFT_OUT
+            }
+        for name in [name for name, value in changes.items() if value is LEFT_OUT]:
+            decoded.pop(name)
+            raw.pop(name, None)
         changed = type(self)(
             raw,
             decoded,
             self._received,
             endpoint=self.endpoint,
             version=self.version,
-            betas=self.betas,
+            betas=self.betas if betas is None else betas,
             changes={**self.changes, **changes},
         )
         if changes.keys() <= _NO_PROMPT:
@@ -227,7 +237,20 @@ class _Name(str):
 
 
 #: Members that are no part of the prompt.
-_NO_PROMPT: Final = frozenset({"max_tokens", "model", "stream"})
+_NO_PROMPT: Final = frozenset(
+    {
+        "context_management",
+        "diagnostics",
+        "max_tokens",
+        "model",
+        "output_config",
+        "stream",
+        "temperature",
+        "thinking",
+        "top_k",
+        "top_p",
+    }
+)
 _NAMES: Final = msgspec.json.Decoder(dict[_Name, msgspec.Raw], dec_hook=lambda _, name: _Name(name))
 
 

@@ -105,7 +105,13 @@ class HttpUpstream:
         if response.status >= _ERROR_FROM or not isinstance(answer, dict):
             cause = AnswerError(f"{response.status} {_said(answer) or response.reason}")
             status = response.status if response.status >= _ERROR_FROM else None
-            raise UpstreamFailure(cause, status=status, headers=headers, request_id=headers.get("request-id"))
+            raise UpstreamFailure(
+                cause,
+                status=status,
+                headers=headers,
+                request_id=headers.get("request-id"),
+                message=_said(answer),
+            )
         return answer, headers
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leastwise.compile import Fit
 from leastwise.features import prompt_bound, read
 from leastwise.ladder import DEFAULT_LADDER, Code, Task
 from leastwise.messages import Request
@@ -112,7 +113,7 @@ misfits = st.sets(st.sampled_from([tier.model for tier in DEFAULT_LADDER]))
 
 def router(policy: Policy, unfit: set[str] | None = None) -> Router:
     return Router(
-        policy=policy, fits=lambda _request, model: "no" if unfit is not None and model in unfit else None
+        policy=policy, fits=lambda request, model: Fit(request, {}, "no" if model in (unfit or ()) else "")
     )
 
 

@@ -13,7 +13,11 @@ from leastwise.simulate import Response, Simulator
 from leastwise.sse import Tap
 from tests.kit import Clock
 
-HEADERS = {"x-api-key": "key", "anthropic-version": "2023-06-01", "anthropic-beta": "any"}
+HEADERS = {
+    "x-api-key": "key",
+    "anthropic-version": "2023-06-01",
+    "anthropic-beta": "context-management-2025-06-27",
+}
 BODY: dict[str, Any] = {
     "model": "claude-opus-5-5",
     "max_tokens": 400,

@@ -177,18 +177,30 @@ def test_a_row_never_holds_the_opening_of_a_prompt() -> None:
 
 
 def test_reasons_are_kept_as_codes_and_words() -> None:
-    told = teller().instead(SONNET, Code.MISFIT, "refused").because(Code.TRUNCATED, "cut")
+    refused = UpstreamFailure(RuntimeError(), status=400, message="thinking.type: 'x' is not supported")
+    sent = request(max_tokens=9)
+    told = teller(decision(fallback=SONNET, max_tokens=9)).misfit(refused).truncated(sent, limit=100)
     kept = json.loads(told.failed(UpstreamFailure(RuntimeError())).exchange.decision_json)
     assert [
         ["type", "type classify", "", "haiku"],
-        ["misfit", "refused", HAIKU, SONNET],
-        ["truncated", "cut", SONNET, SONNET],
+        ["misfit", f"refused with 400 on thinking.type: sent to {SONNET}", HAIKU, SONNET],
+        ["truncated", "our cap of 9 cut it off: asked again with yours", SONNET, SONNET],
     ] == kept["reasons"]
-    assert "sonnet" == told.decision.tier
+    assert ("sonnet", "thinking.type", None) == (
+        told.decision.tier,
+        told.misfit_field,
+        told.decision.max_tokens,
+    )
+
+
+def test_what_a_models_own_limit_cut_off_is_asked_of_the_fallback() -> None:
+    told = teller().truncated(request(max_tokens=9), limit=9)
+    assert f"our cap of 9 cut it off: asked again of {OPUS} with yours" == told.decision.reasons[-1].words
+    assert OPUS == told.decision.model
 
 
 def test_a_model_off_the_ladder_has_no_tier() -> None:
-    told = teller().instead("claude-opus-4-6", Code.MISFIT, "refused")
+    told = teller(decision(fallback="claude-opus-4-6")).misfit(UpstreamFailure(RuntimeError(), status=404))
     assert ("", "anthropic") == (told.decision.tier, told.decision.upstream)
 
 

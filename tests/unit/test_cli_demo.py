@@ -26,26 +26,26 @@ RATES = {HAIKU: (100, 500), SONNET: (2_000, 10_000), OPUS: (4_000, 20_000)}
 SHOWN = """\
 leastwise demo    answers SIMULATED; decisions real; list prices of 23 Nov 2026
 task                   n  tier    why                           cost $   opus $
-spam or not spam       6  haiku   type: classify               0.00013  0.00506
-sentiment              3  haiku   type: sentiment              0.00006  0.00246
-which language         3  haiku   type: language               0.00005  0.00217
-what the user wants    3  haiku   type: intent                 0.00006  0.00257
-sort tickets           4  haiku   type: classify               0.00015  0.00584
-extract names, dates   4  mixed   haiku 3, opus 1 UNSURE       0.00157  0.00506
-look up in a text      3  mixed   haiku 2, opus 1 UNSURE       0.00104  0.00498
-convert a format       3  mixed   haiku 2, opus 1 UNSURE       0.00106  0.00295
-summarise              4  sonnet  type: summarise              0.01695  0.03390
-translate              3  mixed   sonnet 2, opus 1 UNSURE      0.01172  0.01376
+spam or not spam       6  haiku   type: classify               0.00005  0.00218
+sentiment              3  haiku   type: sentiment              0.00003  0.00102
+which language         3  haiku   type: language               0.00002  0.00073
+what the user wants    3  haiku   type: intent                 0.00003  0.00113
+sort tickets           4  haiku   type: classify               0.00010  0.00392
+extract names, dates   4  mixed   haiku 3, opus 1 UNSURE       0.00153  0.00362
+look up in a text      3  mixed   haiku 2, opus 1 UNSURE       0.00101  0.00402
+convert a format       3  mixed   haiku 2, opus 1 UNSURE       0.00104  0.00199
+summarise              4  sonnet  type: summarise              0.00915  0.01830
+translate              3  mixed   sonnet 2, opus 1 UNSURE      0.01052  0.01136
 is this proof right?   1  opus    UNSURE, so not cheap         0.00806  0.00806
 research, compare      2  opus    type: analyse; UNSURE        0.04975  0.04975
 design, implement      2  opus    type: design, implement      0.06188  0.06188
 debug code             2  opus    type: debug; UNSURE          0.02524  0.02524
 tool loop under way    2  opus    pinned: answers a tool call  0.01070  0.01070
-yes, do it             2  mixed   opus 1, sonnet 1             0.01381  0.01487
-total                 47          saved 19% of the bill        0.20224  0.24926
-26 of 47 calls (55%) went to haiku at 1/40 of the price: 11% of the money. 7 of
-47 calls (15%) went to sonnet at 1/2 of the price: 16% of the money. 14 (30%)
-stayed on opus with 73% of the money: hard, under way, or not understood (7
+yes, do it             2  mixed   opus 1, sonnet 1             0.01321  0.01367
+total                 47          saved 12% of the bill        0.19233  0.21758
+26 of 47 calls (55%) went to haiku at 1/40 of the price: 7% of the money. 7 of
+47 calls (15%) went to sonnet at 1/2 of the price: 10% of the money. 14 (30%)
+stayed on opus with 83% of the money: hard, under way, or not understood (7
 UNSURE). opus $: claude-opus-5-5 for the same tokens, the baseline (assumed).
 quality   not measured: scripted answers.   next   leastwise report usage.csv
 """
@@ -137,7 +137,7 @@ def test_all_shows_each_request_on_a_line(capsys: pytest.CaptureFixture[str]) ->
     assert 0 == code
     assert 79 >= max(map(len, lines))
     assert ["1"] * 47 == [line[26:28].strip() for line in lines[2:49]]
-    assert "Is this spam? Win $1000 ~  1 haiku  type: classify            0.000020 0.000788" == lines[2]
+    assert "Is this spam? Win $1000 ~  1 haiku  type: classify            0.000008 0.000308" == lines[2]
     assert "total" == lines[49].split()[0]
 
 

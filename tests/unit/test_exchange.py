@@ -181,6 +181,47 @@ def test_an_answer_cut_by_our_own_clamp_is_asked_for_again_with_the_callers_cap(
     assert Code.TRUNCATED == done.outcome.reasons[-1].code
 
 
+def test_an_answer_cut_by_a_models_own_limit_is_asked_of_the_asked_model() -> None:
+    old = "claude-haiku-4-5"
+    moved = decision(old, asked=OPUS, mode="enforce", tier="", baseline=Baseline(OPUS, "asked"))
+    asked = request(OPUS, max_tokens=128_000)
+    seen, done = drive(
+        exchange(call(asked), terms(moved)),
+        reply(old, output_tokens=64_000, stop_reason="max_tokens"),
+        reply(OPUS, output_tokens=70_000),
+    )
+
+    first, second = [step.request for step in seen if isinstance(step, Send)]
+    assert (old, 64_000) == (first.model, first.max_tokens)
+    assert asked is second
+    assert done is not None
+    words = f"our cap of 64,000 cut it off: asked again of {OPUS} with yours"
+    assert words == done.outcome.reasons[-1].words
+
+
+def test_each_attempt_is_fitted_to_its_model() -> None:
+    asked = request("auto", max_tokens=2_000, thinking={"type": "disabled"}, temperature=1)
+    sonnet = decision(SONNET, fallback=OPUS)
+    seen, _ = drive(exchange(call(asked), terms(sonnet)), failure(400), reply(OPUS))
+
+    first, second = [step.request for step in seen if isinstance(step, Send)]
+    assert {"type": "between_tools"} == first.get("thinking")
+    assert ("thinking" in second, {"effort": "low"}) == (False, second.get("output_config"))
+    assert "temperature" not in first.names | second.names
+
+
+def test_when_fitting_fails_the_request_goes_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    seen, done = drive(exchange(call(request(temperature=1)), replace(terms(), fit=broken)), reply())
+
+    (sent_,) = [step.request for step in seen if isinstance(step, Send)]
+    assert (HAIKU, 1) == (sent_.model, sent_.get("temperature"))
+    assert done is not None
+    assert "fitting failed (ZeroDivisionError at" in caplog.text
+
+
 def test_an_answer_cut_by_the_callers_own_cap_is_the_callers() -> None:
     seen, _ = drive(exchange(call(), terms()), reply(stop_reason="max_tokens"))
     assert [HAIKU] == sent(seen)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
 from leastwise.ladder import DEFAULT_LADDER
-from leastwise.models import Models, canonical, load_models
+from leastwise.models import Models, canonical, load_betas, load_models
+from leastwise.simulate.catalogue import describe
 
 EFFORTS = frozenset({"low", "medium", "high", "xhigh", "max"})
 
@@ -28,6 +29,22 @@ EFFORTS = frozenset({"low", "medium", "high", "xhigh", "max"})
         ("gpt-4-20240101", "gpt-4-20240101"),
         ("llama3.2:latest", "llama3.2:latest"),
         ("claude", "claude"),
+        ("anthropic/claude-haiku-4.5", "claude-haiku-4-5"),
+        ("openrouter/anthropic/claude-3.5-haiku:beta", "claude-3-5-haiku"),
+        ("bedrock/us.anthropic.claude-opus-4-6-v1", "claude-opus-4-6"),
+        ("vertex_ai/claude-opus-5@default", "claude-opus-5"),
+        ("projects/p/locations/us/publishers/anthropic/models/claude-opus-5-5", "claude-opus-5-5"),
+        (
+            "arn:aws:bedrock:us-east-1::foundation-model/anthropic.claude-haiku-4-5-20251001-v1:0",
+            "claude-haiku-4-5",
+        ),
+        (
+            "arn:aws:bedrock:eu-west-1:123456789012:inference-profile/eu.anthropic.claude-sonnet-4-6",
+            "claude-sonnet-4-6",
+        ),
+        ("claude-opus-5-5[1m]", "claude-opus-5-5"),
+        ("anthropic/gpt", "anthropic/gpt"),
+        ("ollama/llama3.2", "ollama/llama3.2"),
         ("", ""),
     ],
 )
@@ -86,8 +103,8 @@ def test_haiku_5_5() -> None:
     assert haiku.thinking == "on"
     assert frozenset({"adaptive", "disabled"}) == haiku.accepts_thinking
     assert (EFFORTS, "medium") == (haiku.efforts, haiku.default_effort)
-    assert (False, False, True) == (
-        haiku.takes_sampling,
+    assert ("defaults", False, True) == (
+        haiku.sampling,
         haiku.takes_prefill,
         haiku.takes_forced_tool_choice,
     )
@@ -150,4 +167,105 @@ def test_rows_agree_with_themselves(model: object) -> None:
     assert (row.lifecycle == "active") == (row.retires is None)
     assert row.line in row.id
     # No model took both: prefill went when the tokenizer was still the old one.
-    assert not (row.tokenizer == "new" and (row.takes_prefill or row.takes_sampling))
+    assert not (row.tokenizer == "new" and (row.takes_prefill or row.sampling in ("any", "one")))
+    assert row.takes_tool("web_search_20250305")
+    assert row.takes_task_budget == (row.tokenizer == "new")
+    assert row.takes_compaction == row.has_geo == ("adaptive" in row.accepts_thinking)
+
+
+# --- betas, and what the API lists ------------------------------------------------------------------
+
+
+def test_betas_by_what_they_need() -> None:
+    haiku, old = load_models().get("claude-haiku-5-5"), load_models().get("claude-haiku-4-5")
+    betas = [
+        "effort-2025-11-24",
+        "context-1m-2025-08-07",
+        "oauth-2025-04-20",
+        "what-comes-next-2027-01-01",
+        "",
+    ]
+
+    assert haiku is not None
+    assert old is not None
+    assert [True, True, True, None, None] == [haiku.takes_beta(beta) for beta in betas]
+    assert [False, False, True, None, None] == [old.takes_beta(beta) for beta in betas]
+    assert all(isinstance(model.takes_beta(beta), bool) for model in load_models() for beta in load_betas())
+
+
+def test_a_listing_of_what_we_know_changes_nothing() -> None:
+    models, at = load_models(), datetime(2026, 11, 23, tzinfo=UTC).timestamp()
+    listing = [describe(model, at) for model in models]
+
+    assert list(models) == list(models.refreshed(listing))
+
+
+def test_a_listing_wins_over_the_table() -> None:
+    told = {
+        "id": "claude-haiku-5-5",
+        "lifecycle": "deprecated",
+        "retires_at": "2027-10-07T00:00:00Z",
+        "max_input_tokens": 2_000_000,
+        "max_tokens": 256_000,
+        "capabilities": {
+            "effort": {"supported": True, "low": {"supported": True}, "max": {"supported": False}},
+            "thinking": {
+                "supported": True,
+                "types": {"adaptive": {"supported": True}, "disabled": {"supported": False}},
+            },
+            "context_management": {
+                "supported": True,
+                "clear_thinking_20251015": {"supported": False},
+                "x": {"supported": True},
+            },
+        },
+    }
+
+    haiku = load_models().refreshed([told]).get("claude-haiku-5-5")
+
+    assert haiku is not None
+    assert ("deprecated", date(2027, 10, 7), 2_000_000, 256_000) == (
+        haiku.lifecycle,
+        haiku.retires,
+        haiku.window,
+        haiku.max_output,
+    )
+    assert (frozenset({"low"}), frozenset({"adaptive"}), "always", False) == (
+        haiku.efforts,
+        haiku.accepts_thinking,
+        haiku.thinking,
+        haiku.takes_compaction,
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {},
+        {"id": 7, "line": "haiku-like"},
+        {"id": "claude-haiku-5-5", "lifecycle": "new", "retires_at": "soon", "max_tokens": True},
+        {"id": "claude-haiku-5-5", "max_input_tokens": -1, "max_tokens": 10**12, "capabilities": []},
+        {
+            "id": "claude-haiku-5-5",
+            "capabilities": {"thinking": {"types": ["adaptive"]}, "effort": {"low": 1}},
+        },
+    ],
+)
+def test_what_is_garbled_in_a_listing_is_passed_over(row: dict[str, object]) -> None:
+    assert list(load_models()) == list(load_models().refreshed([row]))
+
+
+def test_a_model_that_only_the_listing_names_is_taken_for_what_it_tells() -> None:
+    row = {"id": "claude-opus-6", "line": "opus", "lifecycle": "active", "max_tokens": 200_000}
+
+    opus = load_models().refreshed([row]).get("claude-opus-6")
+
+    assert opus is not None
+    assert ("opus", "active", 200_000, "none", False, ()) == (
+        opus.line,
+        opus.lifecycle,
+        opus.max_output,
+        opus.sampling,
+        opus.takes_prefill,
+        opus.tools,
+    )

@@ -362,8 +362,8 @@ def test_a_file_of_requests_is_these_lines() -> None:
         "claude-opus-5-5   stays: answers a tool call     1 14% 0.003800  3%     0.000000",
         "claude-sonnet-4-6 stays: does not fit            1 14% 0.000750  1%     0.000000",
         "",
-        "cannot move  1 call: does not fit sonnet: claude-sonnet-5-5 thinks first, and",
-        "             max_tokens leaves no room for it",
+        "cannot move  1 call: does not fit sonnet: not known to be safe to move:",
+        "             container",
         "! estimated  1 call without an answer in the file, priced by the prompt alone:",
         "             real sums are higher",
         "! undated    1 call, priced at today's list",
@@ -518,9 +518,7 @@ def test_a_model_that_is_no_longer_sold_stays(tmp_path: Path) -> None:
 
 
 def test_reasons_that_bar_a_move_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    requests = [
-        {**asked(), name: {}} for name in ("container", "mcp_servers", "context_management", "thread")
-    ]
+    requests = [{**asked(), name: {}} for name in ("container", "mcp_servers", "fallbacks", "thread")]
 
     report = messages(log(tmp_path, *requests, requests[0]))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from leastwise.compile import Fit
 from leastwise.errors import ConfigError, RequestError
 from leastwise.ladder import DEFAULT_LADDER, Baseline, Code, Decision, Ladder, Mode, Task, Tier
 from leastwise.messages import Request
@@ -205,7 +206,7 @@ def test_this_very_request_may_leave_the_tool_loop() -> None:
 
 
 def test_a_pin_is_not_moved_by_limits() -> None:
-    router = Router(policy=Policy(allowed_tiers=("haiku",)), fits=lambda _request, _model: "never")
+    router = Router(policy=Policy(allowed_tiers=("haiku",)), fits=unfit(HAIKU, SONNET, OPUS))
 
     assert SONNET == router.decide(loop(), known=Known(pins={"toolu_1": SONNET})).model
 
@@ -347,7 +348,7 @@ def test_no_text_and_no_task_leaves_the_allowed_tiers(
 
 
 def unfit(*models: str) -> Any:
-    return lambda _request, model: "the prompt is too long" if model in models else None
+    return lambda request, model: Fit(request, {}, "the prompt is too long" if model in models else "")
 
 
 @pytest.mark.parametrize(
@@ -367,6 +368,23 @@ def test_what_does_not_fit_goes_up(request_: dict[str, Any], no: list[str], mode
 
     assert model == decision.model
     assert count == [reason.code for reason in decision.reasons].count(Code.UNFIT)
+
+
+def test_what_is_adapted_is_told_wherever_it_goes() -> None:
+    router = Router(
+        policy=Policy("enforce"), fits=lambda request, _model: Fit(request, {"top_k": "removed"}, "")
+    )
+    told = [
+        [str(reason) for reason in decided.reasons if reason.code is Code.ADAPTED]
+        for decided in (
+            router.decide(SPAM),
+            router.decide(of(SPAM, OPUS), now=NOW),
+            router.decide(loop(OPUS), known=Known(pins={"toolu_1": HAIKU}), now=NOW),
+            router.decide(of(PROOF, OPUS), now=NOW),  # stays where it was asked for
+        )
+    ]
+
+    assert [["adapted: top_k removed"]] * 3 + [[]] == told
 
 
 def test_a_misfit_is_explained() -> None:
@@ -922,15 +940,15 @@ def test_auto_stays_with_a_baseline_off_the_ladder() -> None:
 def test_only_allowed_tiers_that_fit_are_stayed_on() -> None:
     allowed = Policy("enforce", allowed_tiers=("haiku", "sonnet"))
     assert SONNET == weigh(talk(SUMMARY, "auto"), warm(), policy=allowed).model
-    unfit = Router(policy=ENFORCE, fits=lambda _, model: "no" if model == OPUS else None)
-    decision = unfit.decide(talk(SUMMARY, "auto"), known=Known(warmths=warm()), now=NOW)
+    router = Router(policy=ENFORCE, fits=unfit(OPUS))
+    decision = router.decide(talk(SUMMARY, "auto"), known=Known(warmths=warm()), now=NOW)
     assert SONNET == decision.model
 
 
 def test_a_move_that_does_not_fit_where_it_would_pay_is_weighed_where_it_goes() -> None:
-    unfit = Router(policy=ENFORCE, fits=lambda _, model: "no" if model == HAIKU else None)
+    router = Router(policy=ENFORCE, fits=unfit(HAIKU))
 
-    decision = unfit.decide(talk(SPAM), known=Known(warmths=warm()), now=NOW)
+    decision = router.decide(talk(SPAM), known=Known(warmths=warm()), now=NOW)
 
     assert [Code.TYPE, Code.UNFIT, Code.CACHE] == [reason.code for reason in decision.reasons]
     assert OPUS == decision.model

@@ -18,6 +18,8 @@ from leastwise.sse import Events, Tap
 from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock
 
 OLD_HAIKU = "claude-haiku-4-5"
+CONTEXT = "context-management-2025-06-27"
+CLEAR = {"type": "clear_thinking_20251015"}
 HEADERS = {"X-Api-Key": "key", "Anthropic-Version": "2026-10-21"}
 OLDER = {**HEADERS, "Anthropic-Version": "2023-06-01"}
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "Is this spam? Win $1000 now!"}]
@@ -446,7 +448,94 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
             "temperature": 0.5,
             "thinking": {"type": "enabled", "budget_tokens": 1024},
         },
-        "temperature: may only be set to 1 when thinking is on",
+        "temperature, top_p, top_k: {'temperature': 0.5} is not supported when thinking is on",
+    ),
+    (
+        "top_p with thinking",
+        {
+            "headers": OLDER,
+            "model": OLD_HAIKU,
+            "max_tokens": 2000,
+            "top_p": 0.9,
+            "thinking": {"type": "enabled", "budget_tokens": 1024},
+        },
+        "temperature, top_p, top_k: {'top_p': 0.9} is not supported when thinking is on",
+    ),
+    (
+        "thinking in a tool loop that began without",
+        {
+            "model": OLD_HAIKU,
+            "max_tokens": 2000,
+            "thinking": {"type": "enabled", "budget_tokens": 1024},
+            "messages": [
+                *ASK,
+                {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "x", "input": {}}]},
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]},
+            ],
+        },
+        "messages: Expected `thinking` or `redacted_thinking`, but found `tool_use`",
+    ),
+    (
+        "a task budget on haiku 4.5",
+        {"path": "/v1/messages?beta=true", "model": OLD_HAIKU, "output_config": {"task_budget": {}}},
+        "output_config.task_budget: is not supported",
+    ),
+    (
+        "a place for inference on haiku 4.5",
+        {"model": OLD_HAIKU, "inference_geo": "us"},
+        "inference_geo: is not",
+    ),
+    (
+        "fallbacks of haiku 5.5",
+        {"path": "/v1/messages?beta=true", "model": HAIKU, "fallbacks": [{"model": OPUS}]},
+        "fallbacks: are not supported",
+    ),
+    (
+        "an unknown beta",
+        {"headers": {**HEADERS, "anthropic-beta": "x"}},
+        "anthropic-beta: Unexpected value(s) `x`",
+    ),
+    (
+        "a beta that means nothing there",
+        {"headers": {**HEADERS, "anthropic-beta": "effort-2025-11-24"}, "model": OLD_HAIKU},
+        "anthropic-beta: `effort-2025-11-24` is not supported by claude-haiku-4-5",
+    ),
+    (
+        "context management without its beta",
+        {"path": "/v1/messages?beta=true", "context_management": {"edits": [CLEAR]}},
+        "context_management: Extra inputs",
+    ),
+    (
+        "clearing thinking on haiku 4.5",
+        {
+            "headers": {**HEADERS, "anthropic-beta": CONTEXT},
+            "model": OLD_HAIKU,
+            "context_management": {"edits": [CLEAR]},
+        },
+        "context_management.edits: 'clear_thinking_20251015' is not supported",
+    ),
+    (
+        "another computer",
+        {"tools": [{"type": "computer_20250124", "name": "computer"}]},
+        "tools.0.type: 'computer_20250124' is not supported by claude-opus-5-5",
+    ),
+    (
+        "a deferred tool on haiku 4.5",
+        {"model": OLD_HAIKU, "tools": [{**TOOL, "defer_loading": True}]},
+        "tools.0.custom: claude-haiku-4-5 does not support",
+    ),
+    (
+        "a search in the history of haiku 4.5",
+        {
+            "model": OLD_HAIKU,
+            "messages": [*ASK, {"role": "assistant", "content": [{"type": "server_tool_use"}]}, *ASK],
+        },
+        "messages.1: 'server_tool_use' is not supported",
+    ),
+    (
+        "a tool added to haiku 4.5",
+        {"model": OLD_HAIKU, "messages": [{"role": "user", "content": [{"type": "tool_addition"}]}]},
+        "messages.0: 'tool_addition' is not supported",
     ),
     (
         "forced tool on opus",
@@ -553,8 +642,13 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     ("temperature on haiku 4.5", {"headers": OLDER, "model": OLD_HAIKU, "temperature": 0.2}),
     ("temperature 1 on haiku", {"headers": OLDER, "model": HAIKU, "temperature": 1, "top_p": 0.99}),
     ("fast mode on opus", {"speed": "fast"}),
-    ("beta field with a header", {"headers": {**HEADERS, "anthropic-beta": "x"}, "context_management": {}}),
-    ("beta field with the query", {"path": "/v1/messages?beta=true", "context_management": {}}),
+    (
+        "context management with its beta",
+        {"headers": {**HEADERS, "anthropic-beta": CONTEXT}, "context_management": {"edits": [CLEAR]}},
+    ),
+    ("beta field with the query", {"path": "/v1/messages?beta=true", "mcp_servers": []}),
+    ("a task budget", {"path": "/v1/messages?beta=true", "output_config": {"task_budget": {"total": 9}}}),
+    ("a tool of one's own found by another", {"tools": [{**TOOL, "defer_loading": True}]}),
     ("dated id", {"model": "claude-haiku-4-5-20251001"}),
     ("a tool of the API's", {"tools": [{"type": "web_search_20260318", "name": "web_search"}]}),
     ("an image", {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}),
@@ -912,14 +1006,14 @@ def test_the_books_and_the_price_list_agree() -> None:
     upstream = simulator()
     settings: list[dict[str, Any]] = [{}, {"inference_geo": "us"}, {"system": [LONG]}, {"system": [LONG]}]
     for model in ("claude-haiku-4-5", HAIKU, SONNET, "claude-opus-4-8", OPUS):
-        for members in settings:
+        for members in settings if model != OLD_HAIKU else [{}, *settings[2:]]:
             answer(upstream, model=model, **members)
     answer(upstream, speed="fast", inference_geo="us")
 
     at, book = datetime.fromtimestamp(NOW, UTC), load_prices()
     expected = [cost(charge.usage, charge.model, at, book).nusd for charge in upstream.books]
 
-    assert 21 == len(upstream.books)
+    assert 20 == len(upstream.books)
     assert expected == [charge.nusd for charge in upstream.books]
 
 

@@ -57,6 +57,13 @@ mode = "observe"
 # tiers below to take its models as well.
 #preset = ""
 
+# A request is adapted to the model it goes to: what that model would refuse is translated or
+# left out, and `why` says so. true: where something would be left out, it stays where it is.
+#strict = false
+
+# Ask the upstream once a day, beside the calls, which models it has and what they take.
+#refresh_models = true
+
 # A model without a price is an error, or with "allow" counted at $0.
 #unpriced = "error"
 

@@ -16,7 +16,7 @@ from importlib.resources import files
 from itertools import cycle, islice
 from typing import Any, Final
 
-from leastwise.ladder import Code, Outcome, Task
+from leastwise.ladder import Code, Outcome, Task, deciding
 from leastwise.messages import blocks_of
 from leastwise.report.table import aligned, percent, wrapped
 from leastwise.report.window import days_text
@@ -177,7 +177,7 @@ def _short(outcome: Outcome) -> str:
     """Return the reason that decided, without the phrase it was read from."""
     if _is_unsure(outcome):
         return _UNSURE
-    last = outcome.reasons[-1]
+    last = deciding(outcome.reasons)
     return last.words.partition(" (")[0] if last.code is Code.TYPE else last.words
 
 

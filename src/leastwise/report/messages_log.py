@@ -18,10 +18,10 @@ from typing import Any, Final
 
 import msgspec
 
-from leastwise.compile import misfit
+from leastwise.compile import fit
 from leastwise.errors import ConfigError, LogError, RequestError, UnknownPriceError
 from leastwise.features import Features, estimate_tokens, read
-from leastwise.ladder import AUTO, Code, Decision, Ladder
+from leastwise.ladder import AUTO, Code, Decision, Ladder, deciding
 from leastwise.messages import JSON, Facts, Request, Usage
 from leastwise.models import Models, canonical
 from leastwise.money import show, to_usd
@@ -173,7 +173,8 @@ def read_messages(
         LogError: the file cannot be read, or not one line of it.
     """
     on = replace(policy, mode="enforce", percent=100, switches=())
-    router = Router(ladder, on, prices=book, models=models, fits=partial(misfit, models=models))
+    fits = partial(fit, models=models, is_strict=on.strict)
+    router = Router(ladder, on, prices=book, models=models, fits=fits)
     sums = _Sums(router, book, models, now)
     try:
         with path.open("rb") as file:
@@ -334,7 +335,7 @@ class _Sums:
             return Flow(served, decision.tier or decision.model, "")
         if self._is_cheapest(served):
             return Flow(served, "", _CHEAP)
-        last = decision.reasons[-1]
+        last = deciding(decision.reasons)
         if last.code is Code.UNFIT and (last.words in self.unfit or len(self.unfit) < _MOST_FAULTS):
             self.unfit[last.words] = self.unfit.get(last.words, 0) + 1
         return Flow(served, "", _STAYS.get(last.code, _NEEDS_IT))

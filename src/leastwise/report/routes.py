@@ -14,10 +14,10 @@ from datetime import date, datetime
 from functools import partial
 from typing import Any, Final
 
-from leastwise.compile import misfit
+from leastwise.compile import fit
 from leastwise.config import Config, policy, price_book
 from leastwise.features import Features, read
-from leastwise.ladder import Code, Decision, Ladder, Task
+from leastwise.ladder import Code, Decision, Ladder, Task, deciding
 from leastwise.messages import Request, Usage
 from leastwise.models import Models, load_models
 from leastwise.money import show, to_usd
@@ -44,6 +44,7 @@ PHASES: Final[Mapping[str, tuple[Code, ...]]] = {
     "adjust": (Code.RAISED,),
     "limit": (Code.NOT_ALLOWED, Code.CEILING, Code.UNFIT),
     "cache": (Code.CACHE,),
+    "fit": (Code.ADAPTED,),
     "mode": (Code.OBSERVED, Code.OFF, Code.NOT_IN_SHARE, Code.OPTED_OUT),
 }
 _IDLE: Final = {
@@ -51,6 +52,7 @@ _IDLE: Final = {
     "adjust": "nothing speaks against it",
     "limit": "allowed, and it fits",
     "cache": "",
+    "fit": "",
     "mode": "",
 }
 _NOT_MEASURED: Final = "not measured"
@@ -114,7 +116,7 @@ class Planner:
             rules,
             prices=self.book,
             models=self.models,
-            fits=partial(misfit, models=self.models),
+            fits=partial(fit, models=self.models, is_strict=rules.strict),
         )
         self._now = now
         self._assumed = assume_output_tokens
@@ -287,7 +289,7 @@ class Totals:
         sums = [
             self.all,
             self.tiers.setdefault(made.tier or made.model, Sum()),
-            self.codes.setdefault(made.reasons[-1].code, Sum()),
+            self.codes.setdefault(deciding(made.reasons).code, Sum()),
             self.baselines.setdefault((made.baseline.model, made.baseline.how), Sum()),
         ]
         if not made.is_sure:

@@ -114,6 +114,7 @@ class Policy:
         switches: Modes of single tags.
         reroute: Patterns (`claude-opus-*`) of real models that are routed even while observing.
         unsure: Where a request goes that nothing tells about: `baseline`, or a tier.
+        strict: Whether a tier is unfit where something of the request would have to be left out.
         complexity: The tier for each complexity.
         signals: Thresholds of way 2.
         rules: The user's rules; the first that holds decides.
@@ -128,6 +129,7 @@ class Policy:
     switches: tuple[Switch, ...] = ()
     reroute: tuple[str, ...] = ()
     unsure: str = BASELINE
+    strict: bool = False
     complexity: Mapping[Complexity, str] = field(default_factory=lambda: _DEFAULT_COMPLEXITY)
     signals: Signals = field(default_factory=Signals)
     rules: tuple[Rule, ...] = ()

@@ -23,6 +23,7 @@ from fnmatch import translate
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError
 from leastwise.features import Features, estimate_last_turn, estimate_tokens, read, reference_tokens
 from leastwise.ladder import (
@@ -57,8 +58,8 @@ from leastwise.routing.warmth import (
 )
 from leastwise.routing.words import Lexicon, Scan, Words, load_words
 
-#: Returns why `request` cannot go to a model as it is, or None when it can.
-Fits = Callable[[Request, str], str | None]
+#: Returns what a request becomes for a model, or why it cannot go there.
+Fits = Callable[[Request, str], Fit]
 
 _NO_TASK: Final = Task()
 _NOTHING_KNOWN: Final = Known()
@@ -70,8 +71,8 @@ _PLACES: Final = ((NUSD_PER_USD, 2), (NUSD_PER_USD // 100, 3), (NUSD_PER_USD // 
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
 
-def _always_fits(_request: Request, _model: str) -> str | None:
-    return None
+def _always_fits(request: Request, _model: str) -> Fit:
+    return Fit(request, {}, "")
 
 
 @dataclass(slots=True)
@@ -127,7 +128,7 @@ class Router:
         policy: What the user configured.
         prices: Dated rates; the shipped ones by default.
         models: What is known of each model; the shipped facts by default.
-        fits: Tells why a request cannot go to a model; by default every request fits.
+        fits: Fits a request to a model, or tells why not; by default every request fits as it is.
         words: Phrases of task types; the shipped ones by default.
 
     Raises:
@@ -232,6 +233,7 @@ class Router:
         self._limit(case)
         if is_routed:
             self._weigh_cache(case)
+        self._say_adapted(case)
         return self._decision(case, "auto", baseline, self._last_resort(case).model)
 
     def _decide_named(self, case: _Case, baseline: Baseline, draw: float) -> Decision:
@@ -250,6 +252,7 @@ class Router:
         self._adjust(case)
         self._limit(case)
         self._weigh_cache(case)
+        self._say_adapted(case)
         is_in_loop = case.is_pinned and case.here is not asked  # which ends on the model it began on
         if mode == "enforce" and (is_in_share or is_in_loop):
             return self._decision(case, "enforce", baseline, asked.model)
@@ -439,6 +442,13 @@ class Router:
         self._keep_allowed(case)
         self._keep_fitting(case)
 
+    def _say_adapted(self, case: _Case) -> None:
+        """Say what has to be changed for the model that was chosen in the end."""
+        if case.is_auto or case.here is not case.last:
+            words = self._fits(case.request, case.here.model).words
+            if words:
+                case.go(case.here, Code.ADAPTED, f"adapted: {words}")
+
     def _keep_allowed(self, case: _Case) -> None:
         """Hold the allowed tiers, and for a real model what it costs as the ceiling."""
         here = case.here
@@ -466,11 +476,11 @@ class Router:
         return case.choices[-1]
 
     def _keep_fitting(self, case: _Case) -> None:
-        """Move to the next dearer tier that can take the request as it is; the last resort is not asked."""
+        """Move to the next dearer tier that the request can be fitted to; the last resort is not asked."""
         while case.is_auto or case.here is not case.last:
             here = case.here
-            why = self._fits(case.request, here.model)
-            if why is None:
+            why = self._fits(case.request, here.model).misfit
+            if not why:
                 return
             tier = self._next(case, here) or self._last_resort(case)
             case.go(tier, Code.UNFIT, f"does not fit {_name(here)}: {why}")
@@ -517,7 +527,7 @@ class Router:
             tier
             for tier in dict.fromkeys((*case.choices, *last))
             if self._price(tier, case.at) > floor >= 0
-            and ((tier is case.last and not case.is_auto) or self._fits(case.request, tier.model) is None)
+            and ((tier is case.last and not case.is_auto) or not self._fits(case.request, tier.model).misfit)
         ]
 
     def _fresh(self, case: _Case, last: Warmth) -> int:

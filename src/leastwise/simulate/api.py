@@ -203,8 +203,12 @@ class Simulator:
         model = self._model(body["model"])
         if catalogue.lifecycle(model, now) == "retired":
             refuse(f"model: {model.id} is retired", 404, "not_found_error")
-        is_beta = "anthropic-beta" in seen.headers or "beta=true" in seen.path
-        ask = Ask(body, model, seen.headers["anthropic-version"], is_beta=is_beta, is_count=is_count)
+        betas = tuple(
+            beta for beta in seen.headers.get("anthropic-beta", "").replace(" ", "").split(",") if beta
+        )
+        is_beta = bool(betas) or "beta=true" in seen.path
+        version = seen.headers["anthropic-version"]
+        ask = Ask(body, model, version, is_beta=is_beta, betas=betas, is_count=is_count)
         rules.check(ask)
         return ask
 

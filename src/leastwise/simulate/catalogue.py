@@ -90,7 +90,6 @@ def _capabilities(model: Model) -> dict[str, JSON]:
     def may(*, yes: bool = True) -> dict[str, bool]:
         return {"supported": yes}
 
-    clears_thinking = "adaptive" in model.accepts_thinking
     types = ("adaptive", "between_tools", "disabled", "enabled")
     levels = ("low", "medium", "high", "xhigh", "max")
     return {
@@ -99,9 +98,9 @@ def _capabilities(model: Model) -> dict[str, JSON]:
         "code_execution": may(),
         "context_management": {
             "supported": True,
-            "clear_thinking_20251015": may(yes=clears_thinking),
+            "clear_thinking_20251015": may(yes=model.takes_compaction),
             "clear_tool_uses_20250919": may(),
-            "compact_20260112": may(yes=clears_thinking),
+            "compact_20260112": may(yes=model.takes_compaction),
         },
         "effort": {
             "supported": bool(model.efforts),

@@ -25,6 +25,10 @@ VERSIONS: Final = frozenset({"2023-06-01", STRICT_VERSION})
 _MOST_BREAKPOINTS: Final = 4
 _MOST_STRICT_TOOLS: Final = 20
 _NAME: Final = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_LEAST_TOP_P: Final = 0.95  # while thinking
+_DEFERRING: Final = frozenset({"allowed_callers", "defer_loading", "input_examples"})
+_OF_SERVER_TOOLS: Final = frozenset({"server_tool_use", "web_search_tool_result", "web_fetch_tool_result"})
+_OF_MID_CONVERSATION: Final = frozenset({"tool_addition", "tool_removal"})
 _UNTOUCHED: Final = {"temperature": 1, "top_p": 0.99}  # what Haiku 5.5 lets pass
 
 
@@ -55,6 +59,7 @@ class Ask:
         model: The model it names.
         version: Its `anthropic-version`.
         is_beta: Whether it came with `?beta=true` or an `anthropic-beta` header.
+        betas: The values of that header.
         is_count: Whether it only asks for a token count.
     """
 
@@ -62,6 +67,7 @@ class Ask:
     model: Model
     version: str
     is_beta: bool = False
+    betas: tuple[str, ...] = ()
     is_count: bool = False
 
     @property
@@ -147,7 +153,9 @@ def check(ask: Ask) -> None:
     for is_refused, words in MATRIX:
         if is_refused(ask):
             refuse(words.format(ask=ask, model=ask.model))
+    _check_betas(ask)
     _check_schema(ask)
+    _check_context(ask)
     _check_turns(ask)
     _check_tools(ask)
     _check_breakpoints(ask)
@@ -155,9 +163,33 @@ def check(ask: Ask) -> None:
 
 def _is_sampling_refused(ask: Ask) -> bool:
     given = ask.sampling
-    if ask.model.takes_sampling:  # Haiku 4.5 takes one of the two
-        return ask.model.line == "haiku" and {"temperature", "top_p"} <= given.keys()
-    return any(ask.model.line != "haiku" or value != _UNTOUCHED.get(name) for name, value in given.items())
+    match ask.model.sampling:
+        case "any":
+            return False
+        case "one":
+            return {"temperature", "top_p"} <= given.keys()
+        case "defaults":
+            return any(value != _UNTOUCHED.get(name) for name, value in given.items())
+        case "none":
+            return bool(given)
+
+
+def _is_sampling_refused_thinking(ask: Ask) -> bool:
+    given = ask.sampling
+    return ask.thinks_on_request and (
+        given.get("temperature", 1) != 1 or "top_k" in given or given.get("top_p", 1) < _LEAST_TOP_P
+    )
+
+
+def _begins_without_thinking(ask: Ask) -> bool:
+    """Tell whether a tool loop goes on with thinking whose calls were made without."""
+    if ask.model.thinking != "off" or ask.thinking != "enabled" or not ask.has_tool_results:
+        return False
+    calls = next(turn for turn in reversed(ask.messages) if turn["role"] == "assistant")
+    first = blocks_of(calls["content"])[0]
+    signed = str(first.get("signature", "")).split(":")
+    is_own = first["type"] == "thinking" and signed[:2] == ["simulated", ask.model.id]
+    return not is_own
 
 
 #: When a model refuses a request, and how.
@@ -194,8 +226,12 @@ MATRIX: Final[tuple[tuple[Callable[[Ask], bool], str], ...]] = (
     ),
     (_is_sampling_refused, "temperature, top_p, top_k: {ask.sampling} is not supported by {model.id}"),
     (
-        lambda ask: ask.thinks_on_request and ask.body.get("temperature", 1) != 1,
-        "temperature: may only be set to 1 when thinking is on",
+        _is_sampling_refused_thinking,
+        "temperature, top_p, top_k: {ask.sampling} is not supported when thinking is on",
+    ),
+    (
+        _begins_without_thinking,
+        "messages: Expected `thinking` or `redacted_thinking`, but found `tool_use`, when thinking is on",
     ),
     (
         lambda ask: ask.is_prefilled and not ask.model.takes_prefill,
@@ -221,7 +257,36 @@ MATRIX: Final[tuple[tuple[Callable[[Ask], bool], str], ...]] = (
         lambda ask: ask.body.get("speed") == "fast" and not ask.model.has_fast,
         "speed: 'fast' is not supported by {model.id}",
     ),
+    (
+        lambda ask: "task_budget" in ask.body.get("output_config", {}) and not ask.model.takes_task_budget,
+        "output_config.task_budget: is not supported by {model.id}",
+    ),
+    (
+        lambda ask: ask.body.get("inference_geo") is not None and not ask.model.has_geo,
+        "inference_geo: is not supported by {model.id}",
+    ),
+    (
+        lambda ask: bool(ask.body.get("fallbacks")) and ask.model.id == "claude-haiku-5-5",
+        "fallbacks: are not supported by {model.id}",
+    ),
 )
+
+
+def _check_betas(ask: Ask) -> None:
+    for beta in ask.betas:
+        means = ask.model.takes_beta(beta)
+        if means is None:
+            refuse(f"anthropic-beta: Unexpected value(s) `{beta}`")
+        if not means:
+            refuse(f"anthropic-beta: `{beta}` is not supported by {ask.model.id}")
+
+
+def _check_context(ask: Ask) -> None:
+    if "context_management" in ask.body and not any(b.startswith("context-management-") for b in ask.betas):
+        refuse("context_management: Extra inputs are not permitted")
+    for edit in blocks_of((ask.body.get("context_management") or {}).get("edits")):
+        if not (ask.model.takes_compaction or str(edit.get("type")).startswith("clear_tool_uses_")):
+            refuse(f"context_management.edits: {edit.get('type')!r} is not supported by {ask.model.id}")
 
 
 def _check_schema(ask: Ask) -> None:
@@ -252,6 +317,7 @@ def _check_turns(ask: Ask) -> None:
             refuse(f"messages.{index}: all messages must have non-empty content")
         if ask.version == STRICT_VERSION:
             _check_strict(turn, f"messages.{index}")
+        _check_kinds(turn, ask.model, f"messages.{index}")
         if turn["role"] != "system":
             called = _check_calls(turn, called, f"messages.{index}")
     if called:
@@ -259,6 +325,14 @@ def _check_turns(ask: Ask) -> None:
     ending = [block.get("text", "") for block in blocks_of(messages[-1]["content"])][-1:]
     if ask.is_prefilled and ending != [text.rstrip() for text in ending]:
         refuse("messages: final assistant content cannot end with trailing whitespace")
+
+
+def _check_kinds(turn: dict[str, JSON], model: Model, where: str) -> None:
+    for kind in {block["type"] for block in blocks_of(turn["content"])}:
+        if kind in _OF_SERVER_TOOLS and not model.takes_deferred_tools:
+            refuse(f"{where}: {kind!r} is not supported by {model.id}")
+        if kind in _OF_MID_CONVERSATION and not model.takes_mid_system:
+            refuse(f"{where}: {kind!r} is not supported by {model.id}")
 
 
 def _check_strict(turn: dict[str, JSON], where: str) -> None:
@@ -290,8 +364,13 @@ def _check_calls(turn: dict[str, JSON], called: set[str], where: str) -> set[str
 def _check_tools(ask: Ask) -> None:
     tools = ask.body.get("tools", [])
     for index, tool in enumerate(tools):
-        if tool.get("type") in {None, "custom"}:  # the API's own tools bring no schema
+        kind = tool.get("type") or "custom"
+        if kind == "custom":  # the API's own tools bring no schema
             _check_tool(tool, f"tools.{index}.custom")
+            if _DEFERRING & tool.keys() and not ask.model.takes_deferred_tools:
+                refuse(f"tools.{index}.custom: {ask.model.id} does not support {_DEFERRING & tool.keys()}")
+        elif not ask.model.takes_tool(kind):
+            refuse(f"tools.{index}.type: {kind!r} is not supported by {ask.model.id}")
     names = [tool.get("name", tool.get("type")) for tool in tools]
     if len(set(names)) < len(names):
         refuse("tools: Tool names must be unique.")
