@@ -4,6 +4,17 @@ A request is *answered*, *failed* or *abandoned*; each gives one row. Savings ar
 re-priced: the baseline's price for the tokens that were used, in the baseline's
 own tokenizer, less everything spent on the request. Where we chose nothing
 (observe, off) nothing is saved; what could move is told apart, quality unknown.
+
+The baseline's prompt cache is taken to have stood as the session's own would have without
+us. While the session's last call is within its time to live and another model answered it,
+as much of this prompt as that call had read or written counts as read - what was written
+now first, then plain input - and the rest stays in its class. Where the same model answered
+both, or the session is unknown, the classes are as they were used: what that model had to
+read anew, the baseline would have had to. So a move away from a warm cache is set against a
+baseline that would only have read, and its first turn may well save less than nothing.
+*Lost prompt cache* is the same tokens' price on the model that answered, over what reading
+them from its cache would have cost: a part of what was spent, shown apart. What could move
+is priced as if the other model had had the session all along.
 """
 
 from __future__ import annotations
@@ -22,8 +33,8 @@ from leastwise.ledger import Entry, Exchange, Measured
 from leastwise.messages import Request, Usage
 from leastwise.models import canonical
 from leastwise.money import to_usd
-from leastwise.prices import baseline_cost
-from leastwise.routing import Known
+from leastwise.prices import baseline_cost, cost
+from leastwise.routing import Known, Warmth, as_read, lost_tokens, warmth_of, warmths_of
 from leastwise.steps import Record
 
 #: Modes in which we chose the model; elsewhere nothing is saved and no tool call is pinned.
@@ -87,7 +98,15 @@ class Teller:
         is_ours = self.decision.mode in _CHOSEN
         row = self._row("ok" if is_whole else "cut", 200, answer.entry)
         pins = answer.facts.tool_use_ids if is_ours else ()
-        return Record(row, pins, self.decision.model, self._measured(answer) if is_whole else None)
+        if not is_whole:
+            return Record(row, pins, self.decision.model)
+        return Record(row, pins, self.decision.model, self._measured(answer), self._warmth(answer.entry))
+
+    def _warmth(self, entry: Entry) -> Warmth | None:
+        if not self.read.marks_cache:
+            return None  # nor was the session looked up
+        before = self.known.warmths.get(canonical(entry.model))
+        return warmth_of(entry.usage, entry.model, entry.asked_at, before)
 
     def _measured(self, answer: Answer) -> Measured | None:
         model = self.terms.models.get(answer.entry.model)
@@ -101,7 +120,8 @@ class Teller:
         call, decision, spent = self.call, self.decision, self.call.spent
         usage = entry.usage if entry is not None else Usage()
         served = canonical(entry.model) if entry is not None else ""
-        baseline_nusd, could_nusd = self._compared(entry)
+        kept = self._with_cache_kept(entry) if entry is not None else usage
+        baseline_nusd, could_nusd = self._compared(entry, kept)
         spent_nusd = sum(one.cost_nusd for one in spent)
         return Exchange(
             id=call.id,
@@ -137,31 +157,48 @@ class Teller:
             latency_s=max(0.0, self.terms.clock() - call.at),
             fault=self.fault,
             misfit=next((r.before for r in decision.reasons if r.code is Code.MISFIT), ""),
+            lost_cache_nusd=self._lost(entry, kept) if entry is not None else 0,
         )
 
-    def _compared(self, entry: Entry | None) -> tuple[int, int]:
+    def _with_cache_kept(self, entry: Entry) -> Usage:
+        """Return what `entry` used as if the session's prompt cache had come along; see the module."""
+        if self.decision.mode not in _CHOSEN or not self.read.marks_cache:
+            return entry.usage
+        at, models = self.call.at, self.terms.models
+        warmths = warmths_of(self.known, self.call.request, self.read, at, models)
+        return as_read(entry.usage, lost_tokens(warmths, entry.usage, entry.model, at, models))
+
+    def _lost(self, entry: Entry, kept: Usage) -> int:
+        """Return what the prompt cost for want of the session's cache."""
+        at, book = moment(entry.asked_at), self.terms.book
+        if kept == entry.usage or not book.has(entry.model, at, entry.provider):
+            return 0
+        paid, read = (
+            cost(usage, entry.model, at, book, provider=entry.provider).nusd for usage in (entry.usage, kept)
+        )
+        return paid - read
+
+    def _compared(self, entry: Entry | None, kept: Usage) -> tuple[int, int]:
         """Return the baseline's price for the tokens used, and what the routed model would have saved."""
         if entry is None:
             return 0, 0
         decision = self.decision
-        if (
-            canonical(entry.model) == canonical(decision.baseline.model)
-            or entry.cost_nusd == 0 == entry.usage.output_tokens
-        ):
+        is_its_own = canonical(entry.model) == canonical(decision.baseline.model) and kept == entry.usage
+        if is_its_own or entry.cost_nusd == 0 == entry.usage.output_tokens:
             baseline_nusd = entry.cost_nusd
         else:
-            baseline_nusd = self._repriced(entry, decision.baseline.model)
+            baseline_nusd = self._repriced(entry, kept, decision.baseline.model)
         if not decision.would:
             return baseline_nusd, 0
-        return baseline_nusd, baseline_nusd - self._repriced(entry, decision.would)
+        return baseline_nusd, baseline_nusd - self._repriced(entry, kept, decision.would)
 
-    def _repriced(self, entry: Entry, model: str) -> int:
+    def _repriced(self, entry: Entry, used: Usage, model: str) -> int:
         provider = self.terms.ladder.serving(model).upstream
         at, book, models = moment(entry.asked_at), self.terms.book, self.terms.models
         if not entry.price_row or not book.has(model, at, provider):
             return entry.cost_nusd  # nothing to compare with: neither saved nor lost
         try:
-            return baseline_cost(entry.usage, entry.model, model, at, book, models, provider=provider).nusd
+            return baseline_cost(used, entry.model, model, at, book, models, provider=provider).nusd
         except UnknownPriceError:
             return entry.cost_nusd  # as above, for a part of the answer
 

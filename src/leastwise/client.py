@@ -51,7 +51,12 @@ class Desk:
 
     def known(self, step: Load) -> Known:
         """Answer `Load`; when the ledger fails, nothing is known."""
-        return self.read(lambda: self.store.known(step.tag, step.tool_use_ids, self._clock()), Known())
+        return self.read(
+            lambda: self.store.known(
+                step.tag, step.tool_use_ids, self._clock(), tenant=step.tenant, session=step.session
+            ),
+            Known(),
+        )
 
     def read(self, ask: Callable[[], T], otherwise: T) -> T:
         """Return what `ask` reads; when the ledger fails, `otherwise`."""

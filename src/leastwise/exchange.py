@@ -51,7 +51,8 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
         ConfigError: the task names a tier that does not exist.
     """
     read, fault = _read(call)
-    known = yield from load(call.task.tag or "", read.tool_use_ids)
+    session = read.session if read.marks_cache else ""
+    known = yield from load(call.task.tag or "", read.tool_use_ids, call.tenant, session)
     decision, fault = _decide(call, terms, read, known, fault)
     tell = Teller(call, terms, read, known, decision, fault)
     ask = partial(attempt, call, terms, counts_unpriced=decision.mode == "off")

@@ -61,6 +61,7 @@ _GROWING_MEMBERS: Final = frozenset({"mcp_servers", "container"})
 
 _TOOL_RESULT_CHARS: Final = 6 * 3 + 40  # three names, an id and its kind
 _THINKING: Final = frozenset({"thinking", "redacted_thinking"})
+_MARK: Final = "cache_control"
 #: Where a request's notes keep what is worked out here.
 _TALLY, _BOUND, _SIZE = "features.tally", "features.bound", "features.size"
 
@@ -153,6 +154,8 @@ class Features(msgspec.Struct, frozen=True):
         in_tool_loop: The last user turn answers tool calls.
         tool_use_ids: The calls it answers.
         has_thinking: Thinking blocks are replayed.
+        marks_cache: A part of the prompt is marked for the prompt cache.
+        human_turns: Number of user turns with more than tool results; counted where a cache is marked.
         is_prefill: The last message is the assistant's.
         role: Which part of a coding agent is calling, where its shape tells; else "".
         session_told: The conversation's name, from the caller or the client, or "".
@@ -174,6 +177,8 @@ class Features(msgspec.Struct, frozen=True):
     in_tool_loop: bool = False
     tool_use_ids: tuple[str, ...] = ()
     has_thinking: bool = False
+    marks_cache: bool = False
+    human_turns: int = 0
     is_prefill: bool = False
     role: Role = ""
     session_told: str = ""
@@ -238,6 +243,7 @@ def read(request: Request, task: Task = _NO_TASK, headers: Mapping[str, str] = _
     description = task.description or ""
     ask = cut(inherited or fresh)
     answered = _answered_calls(messages)
+    marks_cache = tally.marks_cache or _marks_cache(request)
     told = (
         task.session or headers.get("x-claude-code-session-id") or _session_of_user(request.get("metadata"))
     )
@@ -257,6 +263,8 @@ def read(request: Request, task: Task = _NO_TASK, headers: Mapping[str, str] = _
         in_tool_loop=answered is not None,
         tool_use_ids=answered or (),
         has_thinking=tally.has_thinking,
+        marks_cache=marks_cache,
+        human_turns=_human_turns(messages) if marks_cache else 0,
         is_prefill=bool(messages) and messages[-1].get("role") == "assistant",
         role=_role(system, headers, has_tools=has_tools),
         session_told=told[:_SESSION_CHARS],
@@ -297,6 +305,21 @@ def estimate_tokens(features: Features, tokenizer: str, correction: float = 1.0)
         + (_TOKENS_FOR_TOOLS if features.has_tools else 0)
     )
     return math.ceil(old * correction * (_NEW_TO_OLD if tokenizer == "new" else 1.0))
+
+
+def estimate_last_turn(request: Request, tokenizer: str, correction: float = 1.0) -> int:
+    """Return about how many tokens the last turn has; see `estimate_tokens`."""
+    last = _Tally()
+    for turn in request.get("messages")[-1:]:
+        last.add_content(turn.get("content"))
+    sizes = Features(
+        text_chars=last.chars,
+        text_bytes=last.chars + last.extra,
+        images=last.images,
+        documents=last.documents,
+        turns=1,
+    )
+    return estimate_tokens(sizes, tokenizer, correction)
 
 
 def learn_correction(estimated: int, actual: int) -> float:
@@ -398,7 +421,7 @@ def _tally_of(request: Request) -> _Tally:
 class _Tally:
     """Adds up text and what else a conversation holds."""
 
-    __slots__ = ("chars", "documents", "extra", "images", "kinds", "payload_chars")
+    __slots__ = ("chars", "documents", "extra", "images", "kinds", "marks_cache", "payload_chars")
 
     def __init__(self) -> None:
         self.chars = 0
@@ -407,6 +430,7 @@ class _Tally:
         self.documents = 0
         self.payload_chars = 0  # base64 of images and documents, which is no text
         self.kinds: set[str] = set()
+        self.marks_cache = False
 
     @property
     def has_thinking(self) -> bool:
@@ -428,6 +452,8 @@ class _Tally:
     def _add_block(self, block: dict[str, JSON]) -> None:
         kind = str(block.get("type"))
         self.kinds.add(kind)
+        if block.get(_MARK):
+            self.marks_cache = True
         if kind == "text":
             text = block.get("text")
             if isinstance(text, str):
@@ -500,6 +526,23 @@ def _add_tools(request: Request, tally: _Tally) -> bool:
         tally.weigh(tools)
         return True
     return False
+
+
+def _marks_cache(request: Request) -> bool:
+    """Tell whether the request marks a cache outside its turns: on the whole, the system prompt or a tool."""
+    if request.get(_MARK) or any(block.get(_MARK) for block in blocks_of(request.get("system"))):
+        return True
+    if request.size("tools") is not None:  # as bytes, so that they need not be decoded
+        return request.spells("tools", f'"{_MARK}"')
+    return any(tool.get(_MARK) for tool in blocks_of(request.get("tools")))
+
+
+def _human_turns(messages: Iterable[Mapping[str, JSON]]) -> int:
+    return sum(
+        turn.get("role") == "user"
+        and any(block.get("type") != "tool_result" for block in blocks_of(turn.get("content")))
+        for turn in messages
+    )
 
 
 # --- what is asked -----------------------------------------------------------------------------------

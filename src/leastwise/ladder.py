@@ -191,6 +191,7 @@ class Code(StrEnum):
     UNSURE = "unsure"
     # adjust
     RAISED = "raised"
+    CACHE = "prompt_cache"
     # limit
     NOT_ALLOWED = "not_allowed"
     CEILING = "asked_is_ceiling"

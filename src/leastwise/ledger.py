@@ -119,6 +119,9 @@ class Exchange:
         latency_s: From the request to its last byte.
         fault: What of ours failed on the way, or "".
         misfit: The model that refused the request although we took it to fit, or "".
+        misfit_field: What of the request it refused, where it said so, or "".
+        lost_cache_nusd: The part of `spent_nusd` for reading anew what the session had in the prompt cache
+            of the model it was moved from.
     """
 
     id: str
@@ -154,6 +157,8 @@ class Exchange:
     latency_s: float
     fault: str
     misfit: str = ""
+    misfit_field: str = ""
+    lost_cache_nusd: int = 0
 
 
 @dataclass(frozen=True, slots=True)

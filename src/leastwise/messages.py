@@ -169,6 +169,11 @@ class Request:
         raw = self._raw.get(name)
         return None if raw is None else memoryview(raw).nbytes
 
+    def spells(self, name: str, text: str) -> bool:
+        """Tell whether the bytes in which a top-level member was received contain `text`."""
+        raw = self._raw.get(name)
+        return raw is not None and text.encode() in bytes(raw)
+
     @property
     def model(self) -> str:
         """The model asked for: a model id, `auto`, or a tier's name."""

@@ -16,17 +16,22 @@ from typing import TypeVar
 from leastwise.errors import UpstreamFailure
 from leastwise.ledger import Entry, Exchange, Measured
 from leastwise.messages import Facts, Reply, Request
-from leastwise.routing import Known
+from leastwise.routing import Known, Warmth
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Answer what the ledger knows that routing needs, as a `Known`."""
+    """Answer what the ledger knows that routing needs, as a `Known`.
+
+    `session` is "" where no prompt cache is marked: then none is read, whatever the session had.
+    """
 
     tag: str
     tool_use_ids: tuple[str, ...]
+    tenant: str = "local"
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +83,15 @@ class Settle:
 class Record:
     """Write the request's row, remember which model made these tool calls, learn the token ratio.
 
-    `made_by` is the model as it was asked for, which is how it must be asked for again.
+    `made_by` is the model as it was asked for, which is how it must be asked for again. `warmth` is
+    this call's: its turn and output are added to those of the row's session on that model.
     """
 
     exchange: Exchange
     tool_use_ids: tuple[str, ...] = ()
     made_by: str = ""
     measured: Measured | None = None
+    warmth: Warmth | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +105,9 @@ Step = Load | Lease | Send | Relay | Settle | Record | Sleep
 Steps = Generator[Step, object, T]
 
 
-def load(tag: str, tool_use_ids: tuple[str, ...]) -> Steps[Known]:
+def load(tag: str, tool_use_ids: tuple[str, ...], tenant: str, session: str) -> Steps[Known]:
     """Yield `Load` and return its typed answer."""
-    known = yield Load(tag, tool_use_ids)
+    known = yield Load(tag, tool_use_ids, tenant, session)
     assert isinstance(known, Known)
     return known
 

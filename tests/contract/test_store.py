@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from leastwise.errors import StoreError
 from leastwise.ledger import Charge, Entry, Exchange, Measured, new_id
 from leastwise.messages import Usage
+from leastwise.routing import Warmth
 from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import GROUPS, Line, Query, Store, Story
 from leastwise.stores.sqlite import SqliteStore
@@ -109,6 +110,7 @@ def sums_of(store: Store, *by: str, **given: Any) -> dict[tuple[str, ...], Line]
 
 def test_a_request_is_found_as_it_was_written(store: Store) -> None:
     row = exchange(tag="mail", session="s", saved_nusd=-17, latency_s=0.25, fault="cache", would="x")
+    row = replace(row, lost_cache_nusd=5, misfit_field="thinking")
     usage = Usage(1, 2, 3, 4, 5, 6, 7, "priority", "fast", "us")
     paid = (Charge("team-a", "2026-11", 150_000), Charge("team-a", "session s", 50_000))
     attempt = entry(row, usage=usage, message_id="msg_1", request_id="req_1", charges=paid, parent="p")
@@ -214,7 +216,8 @@ rows = st.lists(
         fault=names,
         latency_s=st.floats(0, 600),
         **dict.fromkeys(
-            ("spent_nusd", "baseline_nusd", "saved_nusd", "could_nusd", "discarded_nusd"), amounts
+            ("spent_nusd", "baseline_nusd", "saved_nusd", "could_nusd", "discarded_nusd", "lost_cache_nusd"),
+            amounts,
         ),
         **dict.fromkeys(("input_tokens", "output_tokens"), st.integers(0, 10**6)),
     ),
@@ -265,6 +268,7 @@ def summed(group: tuple[str, ...], of: list[Exchange]) -> Line:
         saved_nusd=sum(row.saved_nusd for row in of),
         could_nusd=sum(row.could_nusd for row in of),
         discarded_nusd=sum(row.discarded_nusd for row in of),
+        lost_cache_nusd=sum(row.lost_cache_nusd for row in of),
         assumed_nusd=sum(row.baseline_nusd for row in of if row.baseline_how == "assumed"),
         input_tokens=sum(row.input_tokens for row in of),
         output_tokens=sum(row.output_tokens for row in of),
@@ -393,6 +397,68 @@ def test_many_tags_do_not_fill_the_memory_and_each_is_answered(store: Store) -> 
     assert [None] * 10_100 == [store.known(f"tag {number}", (), NOW).baseline for number in range(10_100)]
 
     assert "opus" == store.known("mail", (), NOW).baseline
+
+
+def warm(model: str = "m1", **given: Any) -> Warmth:
+    facts = {"at": NOW, "ttl_s": 300, "prefix_tokens": 60_000, "output_tokens": 40, "turns": 1, **given}
+    return Warmth(model, **facts)
+
+
+def warmths(store: Store, session: str = "s", tenant: str = "local") -> dict[str, Warmth]:
+    return dict(store.known("", (), NOW, tenant=tenant, session=session).warmths)
+
+
+def in_session(warmth: Warmth, session: str = "s", tenant: str = "local") -> Record:
+    return Record(exchange(tenant=tenant, session=session), warmth=warmth)
+
+
+def test_a_session_knows_what_it_has_in_prompt_caches(store: Store) -> None:
+    later = warm(at=NOW + 9, ttl_s=3600, prefix_tokens=61_000, output_tokens=2)
+    write(store, in_session(warm()), in_session(warm("m2", prefix_tokens=7)), in_session(later))
+    write(store, in_session(warm("m3"), session="other"), in_session(warm("m4"), tenant="another"))
+    write(store, Record(exchange(tenant="local", session="s")))
+
+    added = replace(later, output_tokens=42, turns=2)
+    assert {"m1": added, "m2": warm("m2", prefix_tokens=7)} == warmths(store)
+    assert [{"m3": warm("m3")}, {"m4": warm("m4")}, {}, {}] == [
+        warmths(store, "other"),
+        warmths(store, tenant="another"),
+        warmths(store, "new"),
+        warmths(store, ""),
+    ]
+
+
+def test_what_is_posted_warms_as_well_and_twice_is_as_good_as_once(store: Store) -> None:
+    first, second = in_session(warm()), in_session(warm(at=NOW + 1))
+    for step in (first, first, second, first):
+        store.post(step)
+    store.flush()
+    write(store, second)
+
+    assert {"m1": warm(at=NOW + 1, output_tokens=80, turns=2)} == warmths(store)
+
+
+def test_the_prompt_caches_of_many_sessions_are_kept_in_the_store(store: Store) -> None:
+    for number in range(10_050):
+        store.post(in_session(warm(prefix_tokens=number), session=f"s{number}"))
+    store.flush()
+    for number in (0, 10_049, 0):
+        assert {"m1": warm(prefix_tokens=number)} == warmths(store, f"s{number}")
+
+
+@kinds
+def test_prompt_caches_of_days_ago_are_forgotten(kind: str) -> None:
+    clock = Clock()
+    with opened(kind, clock) as store:
+        old, young = warm(at=NOW - 3 * DAY_S), warm("m2", at=NOW - DAY_S)
+        store.post(in_session(old))
+        store.post(in_session(young))
+        store.flush()
+        clock.now += 120
+        write(store, Record(exchange()))
+        store.flush()
+
+        assert {"m2": young} == warmths(store)
 
 
 @pytest.mark.parametrize(

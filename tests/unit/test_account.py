@@ -21,8 +21,8 @@ from leastwise.exchange import exchange
 from leastwise.features import Features
 from leastwise.ladder import Baseline, Code, Decision, Reason, Task
 from leastwise.ledger import Entry, Exchange, Measured
-from leastwise.messages import Facts, Held, Reply, Usage
-from leastwise.routing import Known
+from leastwise.messages import Facts, Held, Reply, Request, Usage
+from leastwise.routing import Known, Warmth
 from leastwise.steps import Load, Record, Relay, Relayed, Send, Steps
 from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock, call, decision, reply, request, terms
 
@@ -249,3 +249,139 @@ def test_a_stream_that_broke_is_cut_and_measures_nothing() -> None:
     facts = Facts(HAIKU, "msg_1", usage=Usage(200, 1), visible_bytes=60)
     record = run(call(), terms(), Reply(Held("live")), Relayed(facts, UpstreamFailure(OSError())))
     assert ("cut", "estimated", None) == (record.exchange.result, record.exchange.certainty, record.measured)
+
+
+# --- the prompt cache; per token read and written (5 minutes): haiku 10, 125; opus 200, 5,000 ---------
+
+TURN = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+MARKED: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
+
+
+def cached(read: int = 0, written: int = 0, plain: int = 500, output: int = 400) -> Usage:
+    return Usage(plain, output, read, written)
+
+
+def told(
+    made: Decision, used: Usage, *known: Warmth, served: str = "", asked: Request | None = None
+) -> Record:
+    """Return the record of a call in a session that has these caches."""
+    steps = exchange(call(asked or request(**MARKED)), terms(made))
+    step = next(steps)
+    while not isinstance(step, Record):
+        answer: object = None
+        if isinstance(step, Load):
+            assert step.session
+            answer = Known(warmths={each.model: each for each in known})
+        elif isinstance(step, Send):
+            answer = reply(served or step.request.model, usage=used)
+        step = steps.send(answer)
+    return step
+
+
+def left(model: str = OPUS, prefix: int = 60_000, at: float = NOW - 60, ttl_s: int = 300) -> Warmth:
+    return Warmth(model, at, ttl_s, prefix, 400, 3)
+
+
+def cache_sums(found: Exchange) -> tuple[int, int, int, int]:
+    return found.spent_nusd, found.lost_cache_nusd, found.baseline_nusd, found.saved_nusd
+
+
+def test_a_move_off_a_warm_cache_saves_against_a_baseline_that_would_have_read() -> None:
+    # haiku: 500 x 100 + 60,000 x 125 + 400 x 500 = 7,750,000; of it lost 60,000 x (125 - 10)
+    # opus: 500 x 4,000 + 60,000 x 200 + 400 x 20,000 = 22,000,000
+    found = told(decision(), cached(written=60_000), left()).exchange
+    assert (7_750_000, 6_900_000, 22_000_000, 14_250_000) == cache_sums(found)
+
+
+def test_a_move_off_a_warm_cache_may_save_less_than_nothing() -> None:
+    # sonnet: 500 x 2,000 + 60,000 x 2,500 + 400 x 10,000 = 155,000,000; lost 60,000 x (2,500 - 100)
+    found = told(decision(SONNET), cached(written=60_000), left()).exchange
+    assert (155_000_000, 144_000_000, 22_000_000, -133_000_000) == cache_sums(found)
+
+
+def test_what_is_new_in_the_prompt_is_written_by_the_baseline_too() -> None:
+    # haiku: 62,000 x 125 + 200,000; opus: 60,000 x 200 + 2,000 x 5,000 + 400 x 20,000
+    found = told(decision(), cached(written=62_000, plain=0), left()).exchange
+    assert (7_950_000, 6_900_000, 30_000_000, 22_050_000) == cache_sums(found)
+
+
+def test_what_was_read_all_the_same_is_not_lost() -> None:
+    # haiku: 45,000 x 10 + 15,000 x 125 + 50,000 + 200,000 = 2,575,000; lost 15,000 x 115
+    found = told(decision(), cached(45_000, 15_000), left()).exchange
+    assert (2_575_000, 1_725_000, 22_000_000, 19_425_000) == cache_sums(found)
+
+
+def test_a_way_back_that_has_to_be_read_anew_is_our_loss_too() -> None:
+    # opus answers what haiku had; 60,000 x (5,000 - 200) lost: spent 310,000,000, as asked 22,000,000
+    found = told(decision(OPUS), cached(written=60_000), left(HAIKU)).exchange
+    assert (310_000_000, 288_000_000, 22_000_000, -288_000_000) == cache_sums(found)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        pytest.param(
+            (left(HAIKU),), id="the same model answered before: it had to read anew for its own sake"
+        ),
+        pytest.param((left(at=NOW - 300),), id="expired"),
+        pytest.param((left(prefix=130_000),), id="the conversation was cut"),
+        pytest.param((), id="unknown"),
+    ],
+)
+def test_where_nothing_was_left_behind_the_baseline_used_the_same_classes(known: tuple[Warmth, ...]) -> None:
+    # opus: 500 x 4,000 + 60,000 x 5,000 + 400 x 20,000
+    found = told(decision(), cached(written=60_000), *known).exchange
+    assert (7_750_000, 0, 310_000_000, 302_250_000) == cache_sums(found)
+
+
+def test_an_unknown_conversation_is_taken_to_have_been_warm_on_the_model_it_asks_for() -> None:
+    system = [{"type": "text", "text": "x" * 3_800, **MARKED}]  # 1,300 tokens
+    asked = request(OPUS, system=system, messages=[*TURN, {"role": "user", "content": "y" * 100}])
+    made = decision(asked=OPUS, mode="enforce", baseline=Baseline(OPUS, "asked"))
+    # before the last turn: (3,800 + 7) / 3.8 + 8 = 1,009.8, by 1.3 and up: 1,313 tokens
+    found = told(made, cached(written=2_000, plain=0), asked=asked).exchange
+
+    assert 2_000 * 125 + 400 * 500 == found.spent_nusd
+    assert 1_313 * (125 - 10) == found.lost_cache_nusd
+    assert 1_313 * 200 + 687 * 5_000 + 400 * 20_000 == found.baseline_nusd
+
+
+@pytest.mark.parametrize("mode", ["observe", "off"])
+def test_where_the_caller_chose_the_caller_lost(mode: Any) -> None:
+    made = observed(model=SONNET, asked=SONNET, mode=mode, would=HAIKU, baseline=Baseline(SONNET, "asked"))
+    # 500 x 2,000 + 60,000 x 2,500 + 400 x 10,000; haiku in the same classes: 7,750,000
+    found = told(made, cached(written=60_000), left()).exchange
+    assert (155_000_000, 0, 155_000_000, 0) == cache_sums(found)
+    assert 155_000_000 - 7_750_000 == found.could_nusd
+
+
+def test_without_marks_there_is_no_session_to_ask_for_and_none_to_remember() -> None:
+    record = run(call(), terms(decision()), reply(usage=cached(60_000)))
+    assert (None, 0) == (record.warmth, record.exchange.lost_cache_nusd)
+
+
+def test_a_model_without_a_price_lost_nothing_that_has_one() -> None:
+    found = told(decision(), cached(written=60_000), left(), served="my-own-model").exchange
+    assert 0 == found.lost_cache_nusd
+
+
+def test_a_whole_answer_tells_what_its_session_has_cached() -> None:
+    found = told(decision(), cached(59_000, 1_000), left(HAIKU, ttl_s=3_600)).warmth
+    assert Warmth(HAIKU, NOW, 300, 60_000, 400, 1) == found
+    assert (
+        Warmth(HAIKU, NOW, 3_600, 59_000, 400, 1)
+        == told(decision(), cached(59_000), left(HAIKU, ttl_s=3_600)).warmth
+    )
+    assert None is told(decision(), cached()).warmth
+
+
+def test_an_answer_cut_short_tells_nothing_of_the_cache() -> None:
+    facts = Facts(HAIKU, "msg_1", usage=cached(written=60_000), visible_bytes=60)
+    answer = Relayed(facts, UpstreamFailure(OSError()))
+    record = run(call(request(**MARKED)), terms(), Reply(Held("live")), answer)
+    assert ("cut", None) == (record.exchange.result, record.warmth)
+
+
+def test_a_request_that_could_not_be_read_has_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leastwise.features.read", lambda *_: 1 / 0)
+    assert Load("", ()) == next(exchange(call(request(**MARKED)), terms()))

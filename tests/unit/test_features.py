@@ -10,6 +10,7 @@ from leastwise.features import (
     LARGEST_WINDOW,
     Features,
     cut,
+    estimate_last_turn,
     estimate_tokens,
     learn_correction,
     prompt_bound,
@@ -284,6 +285,42 @@ def test_estimates_by_hand() -> None:
     assert 100 + 10 + 20 == estimate_tokens(features, "old")
     assert 169 == estimate_tokens(features, "new")
     assert 260 == estimate_tokens(features, "old", 2.0)
+
+
+def test_the_last_turn_is_estimated_alone() -> None:
+    photo = {"type": "image", "source": {}}
+    request = of("x" * 3_800, user(text("\u00fc" * 380), photo))
+
+    assert 100 + 127 + 1600 + 4 == estimate_last_turn(request, "old")
+    assert 3662 == estimate_last_turn(request, "old", 2.0)
+    assert [4, 4] == [estimate_last_turn(of(*turns), "old") for turns in ((), ({"role": "user"},))]
+
+
+MARK = {"cache_control": {"type": "ephemeral"}}
+TOOL = {"name": "t", "input_schema": {"type": "object"}}
+ANSWER = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "done"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "found"),
+    [
+        (of("hello", "again"), (False, 0)),
+        (of("hello", system=[text("s")], tools=[TOOL]), (False, 0)),
+        (of("hello", **MARK), (True, 1)),
+        (of("hello", "again", system=[{**text("s"), **MARK}]), (True, 2)),
+        (of("hello", tools=[{**TOOL, **MARK}]), (True, 1)),
+        (of("hello", user({**text("again"), **MARK}), {"role": "assistant", "content": "Hi"}), (True, 2)),
+        (of("hello", user({**ANSWER, **MARK})), (True, 1)),
+        (of("hello", user({**text("again"), "cache_control": None}), cache_control=None), (False, 0)),
+    ],
+)
+@pytest.mark.parametrize("form", ["bytes", "members"])
+def test_a_prompt_cache_is_marked_anywhere_in_the_prompt(
+    request_: Request, found: tuple[bool, int], form: str
+) -> None:
+    features = read(Request.parse(request_.body()) if form == "bytes" else request_)
+
+    assert found == (features.marks_cache, features.human_turns)
 
 
 def test_estimates_count_what_is_not_text() -> None:

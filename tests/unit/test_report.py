@@ -137,7 +137,7 @@ def test_a_report_by_tag_is_these_lines(store: SqliteStore) -> None:
         "digest     2 15% opus 50 sonnet 50%   200.00 11%   220.00 -20.00 not measured",
         "answered by  opus 23% of calls, 74% of money; haiku 69% of calls, 20% of money;",
         "             sonnet 8% of calls, 6% of money",
-        'in "spent"   discarded answers and retries $70.00',
+        'in "spent"   discarded answers $70.00   lost prompt cache $0.00',
         "latency      p50/p95 1.0/9.0 s",
         "a month      like these days: spent $20,997.55, saved $4,863.67",
         "! loss       digest lost $20.00: discarded answers",
@@ -191,7 +191,7 @@ def test_observing_is_said_first_with_what_could_move(store: SqliteStore) -> Non
         "triage      1  50%  opus 100%        8.00  80%   8.00        7.00  as asked",
         "plan        1  50%  opus 100%        2.00  20%   2.00        0.00  as asked",
         "answered by  opus 100% of calls, 100% of money",
-        'in "spent"   discarded answers and retries $0.00',
+        'in "spent"   discarded answers $0.00   lost prompt cache $0.00',
         "latency      p50/p95 9.0/9.0 s",
         "a month      not said: 1 hour of data, a day is needed",
     ]
@@ -247,7 +247,7 @@ def test_failures_estimates_faults_and_what_could_still_move_are_named(store: Sq
         "plan     3 100% opus 67 no answer 33%     4.00 100%  4.00  0.00 as asked",
         "answered by  opus 67% of calls, 100% of money; no answer 33% of calls, 0% of",
         "             money",
-        'in "spent"   discarded answers and retries $0.00',
+        'in "spent"   discarded answers $0.00   lost prompt cache $0.00',
         "could move   33% of calls, worth $1.00, quality unknown",
         "latency      p50/p95 3.0/9.0 s; enforce 9.0/9.0 s; observe 3.0/3.0 s",
         "failed       1 call (33.3%)",
@@ -264,6 +264,17 @@ def test_a_loss_without_discarded_answers_is_a_dearer_model(store: SqliteStore) 
 
     assert "! loss       (none) lost $2.00: dearer models than the baseline" in ledger_lines(report)
     assert report.next == "leastwise why ID"
+
+
+def test_a_lost_prompt_cache_is_a_part_of_spent_and_a_reason_for_a_loss(store: SqliteStore) -> None:
+    row = moved("chat", 1 * USD, 3 * USD, to=SONNET, tier="sonnet")
+    keep(store, replace(row, lost_cache_nusd=2 * USD, discarded_nusd=1 * USD))
+
+    report = read_ledger(store, WEEK, mode="enforce")
+
+    assert 'in "spent"   discarded answers $1.00   lost prompt cache $2.00' in ledger_lines(report)
+    assert "! loss       chat lost $2.00: lost prompt cache" in ledger_lines(report)
+    assert [2 * USD] == [group["lost_cache_usd"] * USD for group in ledger_json(report)["groups"]]
 
 
 def test_an_empty_ledger_says_what_to_do(store: SqliteStore) -> None:
@@ -315,6 +326,7 @@ def test_csv_has_frozen_columns_after_the_grouping(store: SqliteStore) -> None:
         "assumed_usd",
         "spent_usd",
         "discarded_usd",
+        "lost_cache_usd",
         "saved_usd",
         "could_save_usd",
         "moved_calls",
@@ -514,6 +526,13 @@ def test_a_call_that_stayed_has_nothing_to_undo() -> None:
 
     assert (why.is_moved, why.could_move, why.next) == (False, False, "leastwise report --by tag")
     assert why_lines(why)[-1] == "do           leastwise report --by tag    where the money goes"
+
+
+def test_why_tells_what_a_lost_prompt_cache_cost() -> None:
+    why = read_why(Story(replace(MOVED, lost_cache_nusd=6_900), (ENTRY,)))
+
+    assert "$0.000007 of it for a lost prompt cache" in " ".join(" ".join(why_lines(why)).split())
+    assert Decimal("0.0000069") == why_json(why)["lost_cache_usd"]
 
 
 def test_another_spelling_of_the_same_model_is_not_a_move() -> None:

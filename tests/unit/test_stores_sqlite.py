@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ import pytest
 from leastwise import sqlite
 from leastwise.errors import StoreError
 from leastwise.ledger import Exchange
+from leastwise.routing import Warmth
+from leastwise.sqlite import Database
 from leastwise.steps import Record
 from leastwise.stores import Query
 from leastwise.stores import sqlite as stores_sqlite
-from leastwise.stores.sqlite import SqliteStore
+from leastwise.stores.sqlite import _EXCHANGE_COLUMNS, _MIGRATIONS, SqliteStore
 
 NOW = 1_795_435_200.0  # 2026-11-23 12:00 UTC
 PREAMBLE = """
@@ -120,6 +122,64 @@ def locked(store: SqliteStore, path: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield other
+
+
+def test_what_waits_to_be_written_warms_its_session_already(
+    store: SqliteStore, locked: sqlite3.Connection
+) -> None:
+    def turn(number: int) -> Record:
+        return replace(row(f"w{number}", session="s"), warmth=Warmth("m", NOW + number, 300, number, 10))
+
+    store.write(turn(1), may_wait=False)
+    store.write(turn(2), may_wait=False)
+    second = Warmth("m", NOW + 2, 300, 2, 20, 2)
+
+    assert {"m": second} == store.known("", (), NOW, tenant="", session="s").warmths
+    locked.execute("COMMIT")
+    store.flush()
+    assert {"m": second} == store.known("", (), NOW, tenant="", session="s").warmths
+
+
+def test_what_other_processes_wrote_of_a_session_is_seen(store: SqliteStore, path: Path) -> None:
+    def turn(number: int) -> Record:
+        return replace(row(f"w{number}", session="s"), warmth=Warmth("m", NOW + number, 300, number, 10))
+
+    store.write(turn(1), may_wait=True)
+    with closing(SqliteStore(path)) as other:
+        other.write(turn(2), may_wait=True)
+
+    assert {"m": Warmth("m", NOW + 2, 300, 2, 20, 2)} == store.known(
+        "", (), NOW, tenant="", session="s"
+    ).warmths
+
+
+def test_the_sessions_remembered_in_memory_are_bounded(store: SqliteStore) -> None:
+    for number in range(10_010):
+        step = replace(row(f"w{number}", session=f"s{number}"), warmth=Warmth("m", NOW, 300, 1))
+        store._remember(step)  # to write ten thousand rows would take seconds
+
+    assert ({}, {"m": Warmth("m", NOW, 300, 1)}) == tuple(
+        store.known("", (), NOW, tenant="", session=session).warmths for session in ("s0", "s10009")
+    )
+
+
+def test_a_ledger_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
+    with closing(Database(path, _MIGRATIONS[:1])) as old:
+        old.rows("SELECT 1")
+        with old.transaction() as connection:
+            columns = [name for name in _EXCHANGE_COLUMNS if name not in ("misfit_field", "lost_cache_nusd")]
+            values = [getattr(row("old", spent_nusd=7).exchange, name) for name in columns]
+            connection.execute(
+                f"INSERT INTO exchange ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608 - names of columns
+                values,
+            )
+            connection.execute(f"INSERT INTO hourly VALUES (0{', 1' * 22})")  # noqa: S608 - 23 numbers
+
+    with closing(SqliteStore(path)) as store:
+        story = store.find("old")
+        assert story is not None
+        assert row("old", spent_nusd=7).exchange == story.exchange
+        assert [0] == [line.lost_cache_nusd for line in store.sums(Query())]
 
 
 def test_what_may_not_wait_is_written_when_the_other_has_done(

@@ -32,6 +32,7 @@ CSV_COLUMNS: Final = (
     "assumed_usd",
     "spent_usd",
     "discarded_usd",
+    "lost_cache_usd",
     "saved_usd",
     "could_save_usd",
     "moved_calls",
@@ -395,7 +396,8 @@ def _share_lines(report: LedgerReport) -> list[str]:
 
 def _detail_lines(report: LedgerReport) -> list[str]:
     sums = report.total.sums
-    lines = labelled('in "spent"', f"discarded answers and retries {show(sums.discarded_nusd)}")
+    parts = f"discarded answers {show(sums.discarded_nusd)}   lost prompt cache {show(sums.lost_cache_nusd)}"
+    lines = labelled('in "spent"', parts)
     if sums.could_move and not report.is_observing:
         part = percent(sums.could_move, sums.calls)
         lines += labelled("could move", f"{part} of calls, worth {show(sums.could_nusd)}, quality unknown")
@@ -443,7 +445,11 @@ def _loss_lines(report: LedgerReport) -> list[str]:
     lines = []
     for group in report.groups:
         if group.sums.saved_nusd < 0:
-            why = "discarded answers" if group.sums.discarded_nusd else "dearer models than the baseline"
+            wasted = max(
+                (group.sums.discarded_nusd, "discarded answers"),
+                (group.sums.lost_cache_nusd, "lost prompt cache"),
+            )
+            why = wasted[1] if wasted[0] else "dearer models than the baseline"
             lines += labelled("! loss", f"{group.name} lost {show(-group.sums.saved_nusd)}: {why}")
     return lines
 
@@ -490,6 +496,7 @@ def _group_json(group: Group, total: Line) -> dict[str, Any]:
         to_usd(sums.assumed_nusd),
         to_usd(sums.spent_nusd),
         to_usd(sums.discarded_nusd),
+        to_usd(sums.lost_cache_nusd),
         to_usd(sums.saved_nusd),
         to_usd(sums.could_nusd),
         sums.moved,

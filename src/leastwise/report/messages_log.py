@@ -51,6 +51,7 @@ _STAYS: Final[Mapping[Code, str]] = {
     Code.UNSURE: "unsure",
     Code.PINNED: "answers a tool call",
     Code.UNFIT: "does not fit",
+    Code.CACHE: "its prompt cache is warm",
     Code.CEILING: _CHEAP,
     Code.NOT_ALLOWED: "no cheaper tier is allowed",
 }

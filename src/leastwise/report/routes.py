@@ -43,13 +43,17 @@ PHASES: Final[Mapping[str, tuple[Code, ...]]] = {
         Code.UNSURE,
     ),
     "adjust": (Code.RAISED,),
-    "limit": (Code.NOT_ALLOWED, Code.CEILING, Code.UNFIT, Code.ADAPTED),
+    "limit": (Code.NOT_ALLOWED, Code.CEILING, Code.UNFIT),
+    "cache": (Code.CACHE,),
+    "fit": (Code.ADAPTED,),
     "mode": (Code.OBSERVED, Code.OFF, Code.NOT_IN_SHARE, Code.OPTED_OUT),
 }
 _IDLE: Final = {
     "choose": "not asked",
     "adjust": "nothing speaks against it",
     "limit": "allowed, and it fits",
+    "cache": "",
+    "fit": "",
     "mode": "",
 }
 _NOT_MEASURED: Final = "not measured"

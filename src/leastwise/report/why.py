@@ -127,6 +127,8 @@ def _cost_lines(why: Why) -> list[str]:
     text = f"{show(row.spent_nusd)} (as asked {show(row.baseline_nusd)}{saved})"
     if row.discarded_nusd:
         text += f"; {show(row.discarded_nusd)} of it for answers nobody got"
+    if row.lost_cache_nusd:
+        text += f"; {show(row.lost_cache_nusd)} of it for a lost prompt cache"
     if row.certainty != "exact":
         text += f"; {row.certainty}"
     how = _HOW.get(row.baseline_how, row.baseline_how)
@@ -190,6 +192,7 @@ def why_json(why: Why) -> dict[str, Any]:
         "same_quality": why.same_quality,
         "cost_usd": to_usd(row.spent_nusd),
         "discarded_usd": to_usd(row.discarded_nusd),
+        "lost_cache_usd": to_usd(row.lost_cache_nusd),
         "as_asked_usd": to_usd(row.baseline_nusd),
         "saved_usd": to_usd(row.saved_nusd),
         "baseline": row.baseline,

@@ -1,8 +1,9 @@
 """Routing: which model answers, instead of which, and why; makes no call and opens nothing."""
 
 from leastwise.routing.policy import BASELINE, Known, Policy, Preset, Rule, Switch, observing_line
-from leastwise.routing.router import Fits, Router, baseline_of
+from leastwise.routing.router import Fits, Router, baseline_of, warmths_of
 from leastwise.routing.signals import Signals
+from leastwise.routing.warmth import Warmth, as_read, lost_tokens, warmth_of
 from leastwise.routing.words import Lexicon, Words, load_words
 
 __all__ = [
@@ -16,8 +17,13 @@ __all__ = [
     "Rule",
     "Signals",
     "Switch",
+    "Warmth",
     "Words",
+    "as_read",
     "baseline_of",
     "load_words",
+    "lost_tokens",
     "observing_line",
+    "warmth_of",
+    "warmths_of",
 ]

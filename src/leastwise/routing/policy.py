@@ -14,6 +14,7 @@ from leastwise.features import Role
 from leastwise.ladder import COMPLEXITIES, MODES, Complexity, Ladder, Mode
 from leastwise.money import show
 from leastwise.routing.signals import Signals
+from leastwise.routing.warmth import Warmth
 
 BASELINE: Final = "baseline"
 PRESETS: Final = ("", "reference")
@@ -223,8 +224,10 @@ class Known:
         pins: Which model made a tool call, by the call's id.
         baseline: The model that this tag's traffic used to ask for.
         corrections: Real over estimated prompt tokens, by tokenizer (`features.learn_correction`).
+        warmths: What the session has in prompt caches, warm or not, by the model's plain id.
     """
 
     pins: Mapping[str, str] = field(default_factory=dict)
     baseline: str | None = None
     corrections: Mapping[str, float] = field(default_factory=dict)
+    warmths: Mapping[str, Warmth] = field(default_factory=dict)

@@ -6,6 +6,8 @@ short follow-up such as "yes" is read as the ask before it); sizes, where the ca
 size of the answer; else *unsure*, a legal outcome that stays with the baseline.
 *Adjust*, never what was forced or pinned: sizes may raise a simple or standard choice.
 *Limit*, always: the allowed tiers, the asked model as ceiling, what fits the request.
+Last, among what is within these limits, a move down is weighed against the prompt cache it
+would leave: an adjustment, made when it is known where the move would really go.
 
 Every phase that had a say leaves a `Reason`. Words quote configured phrases and numbers,
 never a prompt. No text can raise a caller above the allowed tiers.
@@ -23,7 +25,7 @@ from typing import Any, Final, Literal
 
 from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError
-from leastwise.features import Features, estimate_tokens, read, reference_tokens
+from leastwise.features import Features, estimate_last_turn, estimate_tokens, read, reference_tokens
 from leastwise.ladder import (
     AUTO,
     DEFAULT_LADDER,
@@ -38,10 +40,22 @@ from leastwise.ladder import (
     Tier,
 )
 from leastwise.messages import Request
-from leastwise.models import Model, Models, load_models
+from leastwise.models import Model, Models, canonical, load_models
+from leastwise.money import NUSD_PER_USD, TOKENS_PER_MTOK, divide_half_even, show
 from leastwise.prices import PriceBook, cheaper_tiers, load_prices
 from leastwise.routing.policy import BASELINE, Known, Policy, Rule
 from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
+from leastwise.routing.warmth import (
+    FIVE_MINUTES_S,
+    MOST_TURNS,
+    Card,
+    Option,
+    Turns,
+    Warmth,
+    expected_turns,
+    is_prefix,
+    pays_from,
+)
 from leastwise.routing.words import Lexicon, Scan, Words, load_words
 
 #: Returns what a request becomes for a model, or why it cannot go there.
@@ -53,6 +67,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
 _MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
 _WHOLE: Final = 100
+_PLACES: Final = ((NUSD_PER_USD, 2), (NUSD_PER_USD // 100, 3), (NUSD_PER_USD // 1000, 4))
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
 
@@ -73,6 +88,7 @@ class _Case:
     features: Features
     known: Known
     headers: Mapping[str, str]
+    at: datetime
     is_auto: bool
     last: Tier
     here: Tier
@@ -193,10 +209,10 @@ class Router:
         else:
             baseline = Baseline(asked, "asked")
             here = last = self.ladder.serving(asked)
-        case = _Case(request, task, features, known, headers, is_auto, last, here)
+        case = _Case(request, task, features, known, headers, now or datetime.now(UTC), is_auto, last, here)
         if is_auto:
             return self._decide_auto(case, baseline)
-        return self._decide_named(case, baseline, draw, now or datetime.now(UTC))
+        return self._decide_named(case, baseline, draw)
 
     # --- which request is ours to decide -------------------------------------------------------------
 
@@ -204,7 +220,8 @@ class Router:
         """Choose among all allowed tiers; switched off, what the tier's name says, else the baseline."""
         case.choices = self._allowed
         is_off = self._mode("", case.task, 0.0)[0] == "off"
-        if not is_off and case.task.route:
+        is_routed = not is_off and case.task.route
+        if is_routed:
             self._choose(case)
             self._adjust(case)
         elif case.here.model in self._named:
@@ -214,9 +231,12 @@ class Router:
         else:
             case.go(case.last, Code.OPTED_OUT, "not to be routed: the baseline answers")
         self._limit(case)
+        if is_routed:
+            self._weigh_cache(case)
+        self._say_adapted(case)
         return self._decision(case, "auto", baseline, self._last_resort(case).model)
 
-    def _decide_named(self, case: _Case, baseline: Baseline, draw: float, now: datetime) -> Decision:
+    def _decide_named(self, case: _Case, baseline: Baseline, draw: float) -> Decision:
         """Choose among the tiers cheaper than the asked model; observing, say so and stay."""
         asked = case.last
         mode, is_in_share = self._mode(asked.model, case.task, draw)
@@ -226,11 +246,13 @@ class Router:
             case.go(asked, Code.OPTED_OUT, "not to be routed: as asked")
         if case.reasons:
             return self._decision(case, "off", baseline, asked.model)
-        cheaper = self._cheaper_than(asked.model, now)
+        cheaper = self._cheaper_than(asked.model, case.at)
         case.choices = cheaper if self.policy.allowed_tiers is None else self._within(cheaper)
         self._choose(case)
         self._adjust(case)
         self._limit(case)
+        self._weigh_cache(case)
+        self._say_adapted(case)
         is_in_loop = case.is_pinned and case.here is not asked  # which ends on the model it began on
         if mode == "enforce" and (is_in_share or is_in_loop):
             return self._decision(case, "enforce", baseline, asked.model)
@@ -413,11 +435,15 @@ class Router:
     # --- limit ---------------------------------------------------------------------------------------
 
     def _limit(self, case: _Case) -> None:
-        if not case.is_pinned:
-            if not case.is_auto and case.here.model == case.last.model:
-                case.here = case.last
-            self._keep_allowed(case)
-            self._keep_fitting(case)
+        if case.is_pinned:
+            return
+        if not case.is_auto and case.here.model == case.last.model:
+            case.here = case.last
+        self._keep_allowed(case)
+        self._keep_fitting(case)
+
+    def _say_adapted(self, case: _Case) -> None:
+        """Say what has to be changed for the model that was chosen in the end."""
         if case.is_auto or case.here is not case.last:
             words = self._fits(case.request, case.here.model).words
             if words:
@@ -460,6 +486,109 @@ class Router:
             case.go(tier, Code.UNFIT, f"does not fit {_name(here)}: {why}")
             if tier.name not in self._ranks or self._ranks[tier.name] <= self._ranks.get(here.name, -1):
                 return
+
+    # --- the prompt cache ----------------------------------------------------------------------------
+
+    def _weigh_cache(self, case: _Case) -> None:
+        """Go where the next turns cost least: on, or to a dearer model whose prompt cache is warm.
+
+        Compared is the sum over as many turns as the session has had (`expected_turns`), within
+        the limits. Only a move down is weighed: that a task needs more is never vetoed. Ties go on.
+        """
+        is_free = not (case.is_forced or case.is_pinned or self.policy.preset == "reference")
+        if not is_free or not case.features.marks_cache:
+            return
+        now = case.at.timestamp()
+        known = warmths_of(case.known, case.request, case.features, now, self._models)
+        warm = {
+            model: warmth
+            for model, warmth in known.items()
+            if warmth.is_warm(now) and is_prefix(warmth, self._tokens_on(case, model))
+        }
+        dearer = [tier for tier in self._dearer(case) if canonical(tier.model) in warm] if warm else []
+        if not dearer:
+            return
+        last = max(warm.values(), key=lambda warmth: warmth.at)
+        count, output = expected_turns(known, case.features.expected_output_tokens)
+        turns = Turns(last.prefix_tokens, self._fresh(case, last), output, count)
+        options = [self._option(case, tier, turns, last, warm) for tier in (case.here, *dearer)]
+        here, best = options[0], min(options, key=lambda option: option.cost)  # the first of equals
+        if best is not here:
+            case.go(best.tier, Code.CACHE, self._words_for_staying(case, best, here, warm))
+        elif canonical(here.tier.model) != last.model:
+            left = max(options[1:], key=lambda option: warm[canonical(option.tier.model)].at)
+            case.go(here.tier, Code.CACHE, self._words_for_moving(here, left, warm))
+
+    def _dearer(self, case: _Case) -> list[Tier]:
+        """Return the tiers that may answer, fit, and cost more than the one chosen."""
+        floor = self._price(case.here, case.at)
+        last = () if case.is_auto and self._last_resort(case) is not case.last else (case.last,)
+        return [
+            tier
+            for tier in dict.fromkeys((*case.choices, *last))
+            if self._price(tier, case.at) > floor >= 0
+            and ((tier is case.last and not case.is_auto) or not self._fits(case.request, tier.model).misfit)
+        ]
+
+    def _fresh(self, case: _Case, last: Warmth) -> int:
+        """Return about how many tokens of the prompt are new: the last turn, more where more is not cached.
+
+        The prefix is known and the prompt only estimated, so that a difference of a tenth says nothing.
+        """
+        model = self._models.get(last.model)
+        tokenizer = model.tokenizer if model is not None else "old"
+        correction = case.known.corrections.get(tokenizer, 1.0)
+        surely = last.prefix_tokens + last.prefix_tokens // 10
+        return max(
+            estimate_last_turn(case.request, tokenizer, correction),
+            self._tokens(case, tokenizer) - surely,
+        )
+
+    def _price(self, tier: Tier, at: datetime) -> int:
+        """Return input plus output, by which a ladder rises; -1 for a model without a price."""
+        if not self._prices.has(tier.model, at, tier.upstream):
+            return -1
+        rate = self._prices.rate(tier.model, at, provider=tier.upstream)
+        return rate.input + rate.output
+
+    def _option(
+        self, case: _Case, tier: Tier, turns: Turns, last: Warmth, warm: Mapping[str, Warmth]
+    ) -> Option:
+        """Return what the turns, given in the tokens of the model called last, are to `tier`."""
+        model, held = self._models.get(tier.model), warm.get(canonical(tier.model))
+        own = turns.scaled(*self._models.token_ratio(last.model, tier.model))
+        card = Card(
+            lambda prompt: self._prices.rate(tier.model, case.at, prompt, tier.upstream),
+            last.ttl_s,
+            model.cache_minimum_tokens if model is not None else 0,
+        )
+        return Option(tier, own, card, min(held.prefix_tokens, own.prefix) if held is not None else 0)
+
+    def _words_for_staying(self, case: _Case, best: Option, here: Option, warm: Mapping[str, Warmth]) -> str:
+        count, pays = best.turns.count, pays_from(best, here)
+        return (
+            f"stays on {_name(best.tier)}: its prompt cache of {_held(best, warm)} "
+            f"{'is' if case.known.warmths else 'is taken to be'} warm; "
+            f"{count} {'turn' if count == 1 else 'turns'} {self._money(best.cost)} "
+            f"against {self._money(here.cost)} on {_name(here.tier)}, "
+            f"which {f'pays from {pays} turns' if pays else f'does not pay in {MOST_TURNS} turns'}"
+        )
+
+    def _words_for_moving(self, here: Option, left: Option, warm: Mapping[str, Warmth]) -> str:
+        return (
+            f"moves off {_name(left.tier)}'s warm prompt cache of {_held(left, warm)}: "
+            f"lost {self._money(here.lost)}, pays from turn {pays_from(left, here)}"
+        )
+
+    def _money(self, cost: int) -> str:
+        """Return a sum of tokens times rates as money: less the discount, to about three digits."""
+        kept, of = self._prices.charged
+        nusd = divide_half_even(cost * kept, TOKENS_PER_MTOK * of)
+        return show(nusd, next((places for least, places in _PLACES if nusd >= least), 6))
+
+    def _tokens_on(self, case: _Case, model: str) -> int:
+        found = self._models.get(model)
+        return self._tokens(case, found.tokenizer if found is not None else "old")
 
     # --- the answer ----------------------------------------------------------------------------------
 
@@ -521,6 +650,36 @@ def baseline_of(task: Task, known: Known, ladder: Ladder) -> Baseline:
         is_tier = task.instead_of in ladder
         return Baseline(ladder[task.instead_of].model if is_tier else task.instead_of, "stated")
     return Baseline(ladder.top.model, "assumed")
+
+
+def warmths_of(
+    known: Known, request: Request, features: Features, now: float, models: Models
+) -> Mapping[str, Warmth]:
+    """Return what is known of the session's prompt caches, or what must be taken to be so of an unknown one.
+
+    A conversation that nobody recorded, but that marks a prompt cache and has had a human turn
+    before this one, is taken to be warm on the real model it asks for, up to its last turn: the
+    careful guess for traffic from before we were here.
+
+    Args:
+        known: What the ledger knows.
+        request: The request.
+        features: Of the request.
+        now: Seconds since the epoch.
+        models: Which tokenizer each model has.
+    """
+    asked = models.get(request.model)
+    if known.warmths or not features.marks_cache or features.human_turns <= 1 or asked is None:
+        return known.warmths
+    correction = known.corrections.get(asked.tokenizer, 1.0)
+    prompt = estimate_tokens(features, asked.tokenizer, correction)
+    prefix = max(0, prompt - estimate_last_turn(request, asked.tokenizer, correction))
+    guess = Warmth(asked.id, now, FIVE_MINUTES_S, prefix, turns=features.human_turns - 1)
+    return {asked.id: guess}
+
+
+def _held(option: Option, warm: Mapping[str, Warmth]) -> str:
+    return f"{warm[canonical(option.tier.model)].prefix_tokens:,} tokens"
 
 
 def _as_request(request: Request | Mapping[str, Any] | str) -> Request:

@@ -72,6 +72,7 @@ class Line:
     saved_nusd: int
     could_nusd: int
     discarded_nusd: int
+    lost_cache_nusd: int
     assumed_nusd: int
     input_tokens: int
     output_tokens: int
@@ -80,8 +81,18 @@ class Line:
 class Store(Protocol):
     """A ledger store. Every method is safe from any thread, and after a fork in the child."""
 
-    def known(self, tag: str, tool_use_ids: Sequence[str], now: float) -> Known:
-        """Return what routing needs: pins of these tool calls, the tag's usual model, token ratios."""
+    def known(
+        self, tag: str, tool_use_ids: Sequence[str], now: float, *, tenant: str = "local", session: str = ""
+    ) -> Known:
+        """Return what routing needs: pins of these tool calls, the tag's usual model, token ratios, caches.
+
+        Args:
+            tag: The task's, or "".
+            tool_use_ids: The calls that the request answers.
+            now: Seconds since the epoch.
+            tenant: Whose session.
+            session: Whose prompt caches are wanted; "" for none.
+        """
 
     def lease(self, lease: Lease) -> None:
         """Reserve before sending; with no budget there is nothing to reserve and nothing to write."""

@@ -1,4 +1,4 @@
-"""The ledger in one SQLite file: three tables, hourly roll-ups, pins and token ratios.
+"""The ledger in one SQLite file: three tables, hourly roll-ups, pins, prompt caches and token ratios.
 
 A row and its roll-up are one transaction. Writers try at once; where somebody else
 is writing and the caller must not wait (an event loop, the garbage collector), the
@@ -31,7 +31,7 @@ from leastwise.errors import StoreError
 from leastwise.features import learn_correction
 from leastwise.ledger import Charge, Entry, Exchange, first_id
 from leastwise.messages import Usage
-from leastwise.routing import Known
+from leastwise.routing import Known, Warmth
 from leastwise.sqlite import BusyError, Database, StuckError, at_fork
 from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import Line, Query, Story
@@ -95,6 +95,16 @@ CREATE TABLE pin (tool_use_id TEXT PRIMARY KEY, model TEXT NOT NULL, at REAL NOT
 CREATE INDEX pin_at ON pin (at);
 CREATE TABLE ratio (tokenizer TEXT PRIMARY KEY, estimated INTEGER NOT NULL, actual INTEGER NOT NULL)
 """,
+    """
+CREATE TABLE warmth (
+  tenant TEXT NOT NULL, session TEXT NOT NULL, model TEXT NOT NULL, at REAL NOT NULL, ttl_s INTEGER NOT NULL,
+  prefix_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, turns INTEGER NOT NULL,
+  PRIMARY KEY (tenant, session, model)) WITHOUT ROWID;
+CREATE INDEX warmth_at ON warmth (at);
+ALTER TABLE exchange ADD COLUMN misfit_field TEXT NOT NULL DEFAULT '';
+ALTER TABLE exchange ADD COLUMN lost_cache_nusd INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE hourly ADD COLUMN lost_cache_nusd INTEGER NOT NULL DEFAULT 0
+""",
 )
 
 _SUMS: Final = tuple(field.name for field in fields(Line) if field.name != "group")
@@ -126,11 +136,23 @@ _INSERT_EXCHANGE: Final = (
     f"VALUES ({', '.join('?' * len(_EXCHANGE_COLUMNS))}) ON CONFLICT (id) DO NOTHING"
 )
 _INSERT_ENTRY: Final = f"INSERT INTO entry VALUES ({', '.join('?' * 24)}) ON CONFLICT (id) DO NOTHING"
+_HOUR_KEY: Final = ("hour", "tenant", "key", "tag", "mode", "asked", "served", "tier", "result")
 _UPSERT_HOUR: Final = (
-    f"INSERT INTO hourly VALUES ({', '.join('?' * (9 + len(_SUMS)))}) "
-    "ON CONFLICT (hour, tenant, key, tag, mode, asked, served, tier, result) DO UPDATE SET "
+    f"INSERT INTO hourly ({', '.join((*_HOUR_KEY, *_SUMS))}) "
+    f"VALUES ({', '.join('?' * (len(_HOUR_KEY) + len(_SUMS)))}) "
+    f"ON CONFLICT ({', '.join(_HOUR_KEY)}) DO UPDATE SET "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in _SUMS)
 )
+_WARMTH_COLUMNS: Final = tuple(field.name for field in fields(Warmth))
+_warmth_values: Final = attrgetter(*_WARMTH_COLUMNS)
+_UPSERT_WARMTH: Final = (
+    f"INSERT INTO warmth (tenant, session, {', '.join(_WARMTH_COLUMNS)}) "
+    f"VALUES ({', '.join('?' * (2 + len(_WARMTH_COLUMNS)))}) "
+    "ON CONFLICT (tenant, session, model) DO UPDATE SET at = excluded.at, ttl_s = excluded.ttl_s, "
+    "prefix_tokens = excluded.prefix_tokens, output_tokens = output_tokens + excluded.output_tokens, "
+    "turns = turns + excluded.turns"
+)
+_SELECT_WARMTH: Final = f"SELECT {', '.join(_WARMTH_COLUMNS)} FROM warmth WHERE tenant = ? AND session = ?"
 _FIND_BY: Final = (
     "SELECT * FROM exchange WHERE id = ?",
     *(
@@ -170,11 +192,14 @@ class SqliteStore:
         self._written = 0
         self._pruned_at = 0.0
         self._pins: OrderedDict[str, str] = OrderedDict()
+        self._warmths: OrderedDict[tuple[str, str], dict[str, Warmth]] = OrderedDict()
         self._facts: dict[str, tuple[float, Any]] = {}
         self._outbox = _Outbox(self.database)
         weakref.finalize(self, self._outbox.close)
 
-    def known(self, tag: str, tool_use_ids: Sequence[str], now: float) -> Known:
+    def known(
+        self, tag: str, tool_use_ids: Sequence[str], now: float, *, tenant: str = "local", session: str = ""
+    ) -> Known:
         """Return what routing needs; facts that change slowly come from memory for a second."""
         self._outbox.start()
         remembered = ((id_, self._pins.get(id_)) for id_ in tool_use_ids)
@@ -191,7 +216,27 @@ class SqliteStore:
             if tag
             else None,
             corrections=self._remembered("ratios", now, self._ratios),
+            warmths=self._session_warmths(tenant, session) if session else {},
         )
+
+    def _session_warmths(self, tenant: str, session: str) -> dict[str, Warmth]:
+        """Return the session's caches: rows, but what this process knows better where its rows still wait.
+
+        Turns only grow, so of two states of one cache the one with more of them is the later.
+        """
+        found = {row["model"]: Warmth(*row) for row in self.database.rows(_SELECT_WARMTH, (tenant, session))}
+        for model, mine in self._warmths.get((tenant, session), {}).items():
+            if model not in found or found[model].turns < mine.turns:
+                found[model] = mine
+        if found:
+            self._keep_warmths((tenant, session), found)
+        return found
+
+    def _keep_warmths(self, key: tuple[str, str], warmths: dict[str, Warmth]) -> None:
+        self._warmths[key] = warmths
+        self._warmths.move_to_end(key)
+        while len(self._warmths) > _PINS_IN_MEMORY:
+            self._warmths.popitem(last=False)
 
     def _remembered(self, name: str, now: float, read: Callable[[], Any]) -> Any:
         until, value = self._facts.get(name, (0.0, None))
@@ -223,7 +268,7 @@ class SqliteStore:
         """Write `steps` in one transaction, or post them when the file is busy and we may not wait."""
         self._outbox.start()
         for step in steps:
-            self._remember_pins(step)
+            self._remember(step)
         try:
             with self.database.transaction(may_wait=may_wait) as connection:
                 for step in steps:
@@ -236,11 +281,18 @@ class SqliteStore:
         if self._written % _CHECKPOINT_EVERY == 0:
             self._outbox.checkpoint()
 
-    def _remember_pins(self, step: Settle | Record) -> None:
-        if isinstance(step, Record):
-            self._pins.update(dict.fromkeys(step.tool_use_ids, step.made_by))
-            while len(self._pins) > _PINS_IN_MEMORY:
-                self._pins.popitem(last=False)
+    def _remember(self, step: Settle | Record) -> None:
+        if not isinstance(step, Record):
+            return
+        self._pins.update(dict.fromkeys(step.tool_use_ids, step.made_by))
+        while len(self._pins) > _PINS_IN_MEMORY:
+            self._pins.popitem(last=False)
+        if step.warmth is not None:
+            key = (step.exchange.tenant, step.exchange.session)
+            known = self._warmths.get(key, {})
+            before = known.get(step.warmth.model)
+            mine = step.warmth if before is None else before.followed_by(step.warmth)
+            self._keep_warmths(key, {**known, mine.model: mine})
 
     def _prune(self) -> None:
         """Post the removal of what is past its time, now and then."""
@@ -489,6 +541,8 @@ def _record(step: Record, connection: sqlite3.Connection) -> None:
             "INSERT OR REPLACE INTO pin VALUES (?, ?, ?)",
             [(id_, step.made_by, row.at) for id_ in step.tool_use_ids],
         )
+    if step.warmth is not None:
+        connection.execute(_UPSERT_WARMTH, (row.tenant, row.session, *_warmth_values(step.warmth)))
     if step.measured is not None:
         connection.execute(
             "INSERT INTO ratio VALUES (?, ?, ?) ON CONFLICT (tokenizer) DO UPDATE SET "
@@ -510,6 +564,7 @@ def _prune(requests_before: float, pins_before: float, connection: sqlite3.Conne
     connection.executemany("DELETE FROM charge WHERE entry_id = ?", old)
     connection.executemany("DELETE FROM entry WHERE id = ?", old)
     connection.execute("DELETE FROM pin WHERE at < ?", (pins_before,))
+    connection.execute("DELETE FROM warmth WHERE at < ?", (pins_before,))
 
 
 def _hour_values(row: Exchange) -> tuple[object, ...]:
@@ -537,6 +592,7 @@ def _hour_values(row: Exchange) -> tuple[object, ...]:
         "saved_nusd": row.saved_nusd,
         "could_nusd": row.could_nusd,
         "discarded_nusd": row.discarded_nusd,
+        "lost_cache_nusd": row.lost_cache_nusd,
         "assumed_nusd": row.baseline_nusd if row.baseline_how == "assumed" else 0,
         "input_tokens": row.input_tokens,
         "output_tokens": row.output_tokens,
