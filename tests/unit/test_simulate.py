@@ -21,6 +21,7 @@ OLD_HAIKU = "claude-haiku-4-5"
 CONTEXT = "context-management-2025-06-27"
 CLEAR = {"type": "clear_thinking_20251015"}
 HEADERS = {"X-Api-Key": "key", "Anthropic-Version": "2026-10-21"}
+BUDGETED = {**HEADERS, "anthropic-beta": "task-budgets-2026-03-13"}
 OLDER = {**HEADERS, "Anthropic-Version": "2023-06-01"}
 ASK: list[dict[str, Any]] = [{"role": "user", "content": "Is this spam? Win $1000 now!"}]
 TOOL = {
@@ -477,8 +478,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ),
     (
         "a task budget on haiku 4.5",
-        {"path": "/v1/messages?beta=true", "model": OLD_HAIKU, "output_config": {"task_budget": {}}},
+        {"headers": BUDGETED, "model": OLD_HAIKU, "output_config": {"task_budget": {}}},
         "output_config.task_budget: is not supported",
+    ),
+    (
+        "a task budget without its beta",
+        {"path": "/v1/messages?beta=true", "output_config": {"task_budget": {}}},
+        "output_config.task_budget: Extra inputs",
     ),
     (
         "a place for inference on haiku 4.5",
@@ -647,7 +653,7 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
         {"headers": {**HEADERS, "anthropic-beta": CONTEXT}, "context_management": {"edits": [CLEAR]}},
     ),
     ("beta field with the query", {"path": "/v1/messages?beta=true", "mcp_servers": []}),
-    ("a task budget", {"path": "/v1/messages?beta=true", "output_config": {"task_budget": {"total": 9}}}),
+    ("a task budget", {"headers": BUDGETED, "output_config": {"task_budget": {"total": 9}}}),
     ("a tool of one's own found by another", {"tools": [{**TOOL, "defer_loading": True}]}),
     ("dated id", {"model": "claude-haiku-4-5-20251001"}),
     ("a tool of the API's", {"tools": [{"type": "web_search_20260318", "name": "web_search"}]}),

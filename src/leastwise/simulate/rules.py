@@ -70,6 +70,10 @@ class Ask:
     betas: tuple[str, ...] = ()
     is_count: bool = False
 
+    def has_beta(self, name: str) -> bool:
+        """Tell whether the header names this beta, of whatever date."""
+        return any(beta.startswith(f"{name}-") for beta in self.betas)
+
     @property
     def messages(self) -> list[dict[str, JSON]]:
         """The conversation."""
@@ -258,6 +262,10 @@ MATRIX: Final[tuple[tuple[Callable[[Ask], bool], str], ...]] = (
         "speed: 'fast' is not supported by {model.id}",
     ),
     (
+        lambda ask: "task_budget" in ask.body.get("output_config", {}) and not ask.has_beta("task-budgets"),
+        "output_config.task_budget: Extra inputs are not permitted",
+    ),
+    (
         lambda ask: "task_budget" in ask.body.get("output_config", {}) and not ask.model.takes_task_budget,
         "output_config.task_budget: is not supported by {model.id}",
     ),
@@ -282,7 +290,7 @@ def _check_betas(ask: Ask) -> None:
 
 
 def _check_context(ask: Ask) -> None:
-    if "context_management" in ask.body and not any(b.startswith("context-management-") for b in ask.betas):
+    if "context_management" in ask.body and not ask.has_beta("context-management"):
         refuse("context_management: Extra inputs are not permitted")
     for edit in blocks_of((ask.body.get("context_management") or {}).get("edits")):
         if not (ask.model.takes_compaction or str(edit.get("type")).startswith("clear_tool_uses_")):
