@@ -39,6 +39,7 @@ from leastwise.steps import Record
 
 #: Modes in which we chose the model; elsewhere nothing is saved and no tool call is pinned.
 _CHOSEN: Final = ("auto", "enforce")
+_CHECKS: Final = frozenset({"classifier", "judge"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,10 @@ class Teller:
         """Return the row for a caller who left while `entry` was under way."""
         return Record(self._row("abandoned", 0, entry))
 
+    def unanswered(self, _entry: Entry) -> Record:
+        """Return the row for a caller who left before anything of theirs was sent."""
+        return Record(self._row("abandoned", 0, None))
+
     def failed(self, failure: UpstreamFailure) -> Record:
         """Return the row for a request that nobody answered."""
         return Record(self._row("error", failure.status or 0, None))
@@ -98,9 +103,16 @@ class Teller:
         is_ours = self.decision.mode in _CHOSEN
         row = self._row("ok" if is_whole else "cut", 200, answer.entry)
         pins = answer.facts.tool_use_ids if is_ours else ()
-        if not is_whole:
-            return Record(row, pins, self.decision.model)
-        return Record(row, pins, self.decision.model, self._measured(answer), self._warmth(answer.entry))
+        asked_now = bool(self.known.ask_key)
+        return Record(
+            row,
+            pins,
+            self.decision.model,
+            self._measured(answer) if is_whole else None,
+            self._warmth(answer.entry) if is_whole else None,
+            self.known.ask_key,
+            self.known.opinion if asked_now else "",
+        )
 
     def _warmth(self, entry: Entry) -> Warmth | None:
         if not self.read.marks_cache:
@@ -123,6 +135,7 @@ class Teller:
         kept = self._with_cache_kept(entry) if entry is not None else usage
         baseline_nusd, could_nusd = self._compared(entry, kept)
         spent_nusd = sum(one.cost_nusd for one in spent)
+        checks_nusd = sum(one.cost_nusd for one in spent if one.purpose in _CHECKS)
         return Exchange(
             id=call.id,
             at=call.at,
@@ -145,7 +158,7 @@ class Teller:
             baseline_how=decision.baseline.how,
             baseline_nusd=baseline_nusd,
             spent_nusd=spent_nusd,
-            discarded_nusd=spent_nusd - (entry.cost_nusd if entry is not None else 0),
+            discarded_nusd=spent_nusd - checks_nusd - (entry.cost_nusd if entry is not None else 0),
             saved_nusd=baseline_nusd - spent_nusd if decision.mode in _CHOSEN else 0,
             could_nusd=could_nusd,
             arm="kept" if any(r.code is Code.NOT_IN_SHARE for r in decision.reasons) else "treated",
@@ -157,6 +170,8 @@ class Teller:
             latency_s=max(0.0, self.terms.clock() - call.at),
             fault=self.fault,
             misfit=next((r.before for r in decision.reasons if r.code is Code.MISFIT), ""),
+            misfit_field=self.misfit_field,
+            checks_nusd=checks_nusd,
             lost_cache_nusd=self._lost(entry, kept) if entry is not None else 0,
         )
 

@@ -22,7 +22,7 @@ from typing import Final
 from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError, UpstreamFailure
 from leastwise.features import Features, prompt_bound
-from leastwise.ladder import Decision, Ladder, Task
+from leastwise.ladder import Adviser, Decision, Ladder, Task
 from leastwise.ledger import Certainty, Entry, Purpose, new_id
 from leastwise.messages import Facts, Reply, Request, Usage
 from leastwise.models import Models
@@ -58,6 +58,7 @@ class Terms:
         book: Dated prices.
         models: What is known of each model.
         policy_hash: Names the policy in force.
+        adviser: The small model to ask where nothing else tells what a request is; None to ask none.
         clock: Seconds since the epoch.
         rng: Draws ids, shares and jitter.
     """
@@ -70,6 +71,7 @@ class Terms:
     policy_hash: str
     clock: Callable[[], float]
     rng: random.Random
+    adviser: Adviser | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,7 @@ def attempt(
         parent = parent or sent.id
         yield Lease(sent.id, call.id, sent.worst.nusd, _on_abandon(sent, abandoned))
         try:
-            reply = yield from send(sent.id, upstream, request)
+            reply = yield from send(sent.id, upstream, request, is_own=purpose != "answer")
         except UpstreamFailure as failure:
             yield _settle(call, sent.failed(failure))
             if turn == call.max_retries or not may_retry(failure):

@@ -53,7 +53,12 @@ class Desk:
         """Answer `Load`; when the ledger fails, nothing is known."""
         return self.read(
             lambda: self.store.known(
-                step.tag, step.tool_use_ids, self._clock(), tenant=step.tenant, session=step.session
+                step.tag,
+                step.tool_use_ids,
+                self._clock(),
+                tenant=step.tenant,
+                session=step.session,
+                ask_key=step.ask_key,
             ),
             Known(),
         )

@@ -1,6 +1,6 @@
 """What happens to a request: this page is the order of the product.
 
-    read -> route -> [lease -> compile -> send -> settle] per attempt -> record
+    read -> route (a small model advises) -> [lease -> compile -> send -> settle] per attempt -> record
 
 `exchange` is a generator that does no I/O: it yields the steps of `steps` and a
 driver carries them out. Whatever of ours fails on the way, the request is still
@@ -27,6 +27,7 @@ from leastwise.ladder import AUTO, Baseline, Code, Decision, Outcome, Reason
 from leastwise.messages import Reply, Request
 from leastwise.routing import Known, baseline_of
 from leastwise.steps import Steps, load
+from leastwise.triage import advice, key_of, wants_advice
 
 _log: Final = logging.getLogger(__name__)
 
@@ -52,9 +53,15 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
     """
     read, fault = _read(call)
     session = read.session if read.marks_cache else ""
-    known = yield from load(call.task.tag or "", read.tool_use_ids, call.tenant, session)
-    decision, fault = _decide(call, terms, read, known, fault)
+    ask_key = key_of(call, terms, read)
+    known = yield from load(call.task.tag or "", read.tool_use_ids, call.tenant, session, ask_key)
+    draw = terms.rng.random()
+    decision, fault = _decide(call, terms, read, known, fault, draw=draw)
     tell = Teller(call, terms, read, known, decision, fault)
+    if not fault and wants_advice(decision, terms, read):
+        known = yield from advice(call, terms, read, known, ask_key, abandoned=tell.unanswered)
+        decision, fault = _decide(call, terms, read, known, fault, draw=draw)
+        tell = Teller(call, terms, read, known, decision, fault)
     ask = partial(attempt, call, terms, counts_unpriced=decision.mode == "off")
 
     try:
@@ -87,10 +94,12 @@ def _read(call: Call) -> tuple[Features, str]:
         return _NO_FEATURES, _fault("reading", error)
 
 
-def _decide(call: Call, terms: Terms, read: Features, known: Known, fault: str) -> tuple[Decision, str]:
+def _decide(
+    call: Call, terms: Terms, read: Features, known: Known, fault: str, *, draw: float
+) -> tuple[Decision, str]:
     try:
         if not fault:
-            return terms.decide(call, read, known, terms.rng.random()), ""
+            return terms.decide(call, read, known, draw), ""
     except LeastwiseError:
         raise  # what the caller wrote is wrong, and says so
     except Exception as error:  # noqa: BLE001 - routing must never cost the caller an answer

@@ -101,6 +101,21 @@ class Ladder:
         return self.tiers[-1]
 
 
+@dataclass(frozen=True, slots=True)
+class Adviser:
+    """The small model that is asked what kind of task a request is (`triage`).
+
+    Attributes:
+        model: The model.
+        upstream: Who serves it.
+        kinds: What it may answer: a type of task -> the work it stands for, in words.
+    """
+
+    model: str
+    upstream: str
+    kinds: Mapping[str, str]
+
+
 DEFAULT_LADDER = Ladder(
     (
         Tier("haiku", "claude-haiku-5-5"),
@@ -188,6 +203,7 @@ class Code(StrEnum):
     TYPE = "type"
     SIGNALS = "signals"
     STANDARD = "standard"
+    ADVISED = "advised"
     UNSURE = "unsure"
     # adjust
     RAISED = "raised"

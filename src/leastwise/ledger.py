@@ -118,6 +118,7 @@ class Exchange:
         arm: `treated`, or `kept` for traffic outside the switched-on share.
         latency_s: From the request to its last byte.
         fault: What of ours failed on the way, or "".
+        checks_nusd: The part of it for classifiers and judges.
         misfit: The model that refused the request although we took it to fit, or "".
         misfit_field: What of the request it refused, where it said so, or "".
         lost_cache_nusd: The part of `spent_nusd` for reading anew what the session had in the prompt cache
@@ -159,6 +160,7 @@ class Exchange:
     misfit: str = ""
     misfit_field: str = ""
     lost_cache_nusd: int = 0
+    checks_nusd: int = 0
 
 
 @dataclass(frozen=True, slots=True)

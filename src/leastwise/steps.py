@@ -26,12 +26,14 @@ class Load:
     """Answer what the ledger knows that routing needs, as a `Known`.
 
     `session` is "" where no prompt cache is marked: then none is read, whatever the session had.
+    `ask_key` is "" where no small model is asked: then no word of one is looked up.
     """
 
     tag: str
     tool_use_ids: tuple[str, ...]
     tenant: str = "local"
     session: str = ""
+    ask_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,16 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send `request` to the named upstream; answered by a `Reply`, or throws `UpstreamFailure`."""
+    """Send `request` to the named upstream; answered by a `Reply`, or throws `UpstreamFailure`.
+
+    `is_own` tells a request of ours (a classifier's) from the caller's: it goes out whole and
+    plain, with none of the caller's settings, and is answered by the decoded message.
+    """
 
     entry_id: str
     upstream: str
     request: Request
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +92,7 @@ class Record:
 
     `made_by` is the model as it was asked for, which is how it must be asked for again. `warmth` is
     this call's: its turn and output are added to those of the row's session on that model.
+    `opinion` is what a small model was just paid to say of the ask of that key.
     """
 
     exchange: Exchange
@@ -92,6 +100,8 @@ class Record:
     made_by: str = ""
     measured: Measured | None = None
     warmth: Warmth | None = None
+    ask_key: str = ""
+    opinion: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +115,16 @@ Step = Load | Lease | Send | Relay | Settle | Record | Sleep
 Steps = Generator[Step, object, T]
 
 
-def load(tag: str, tool_use_ids: tuple[str, ...], tenant: str, session: str) -> Steps[Known]:
+def load(tag: str, tool_use_ids: tuple[str, ...], tenant: str, session: str, ask_key: str) -> Steps[Known]:
     """Yield `Load` and return its typed answer."""
-    known = yield Load(tag, tool_use_ids, tenant, session)
+    known = yield Load(tag, tool_use_ids, tenant, session, ask_key)
     assert isinstance(known, Known)
     return known
 
 
-def send(entry_id: str, upstream: str, request: Request) -> Steps[Reply]:
+def send(entry_id: str, upstream: str, request: Request, *, is_own: bool = False) -> Steps[Reply]:
     """Yield `Send` and return its typed answer."""
-    reply = yield Send(entry_id, upstream, request)
+    reply = yield Send(entry_id, upstream, request, is_own)
     assert isinstance(reply, Reply)
     return reply
 

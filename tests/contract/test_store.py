@@ -179,12 +179,28 @@ def test_twice_is_as_good_as_once(store: Store) -> None:
 
 def test_misfits_are_counted_by_the_model_that_refused(store: Store) -> None:
     rows = [
-        exchange(misfit=model, at=at)
-        for model, at in (("m1", NOW), ("m1", NOW), ("m2", NOW), ("m1", NOW - 9), ("", NOW))
+        exchange(misfit=model, misfit_field=member, at=at)
+        for model, member, at in (
+            ("m1", "thinking.type", NOW),
+            ("m1", "thinking.type", NOW),
+            ("m1", "", NOW),
+            ("m2", "tools", NOW),
+            ("m1", "", NOW - 9),
+            ("", "", NOW),
+        )
     ]
     write(store, *map(Record, rows))
 
-    assert {"m1": 2, "m2": 1} == store.misfits(NOW)
+    assert {("m1", "thinking.type"): 2, ("m1", ""): 1, ("m2", "tools"): 1} == store.misfits(NOW)
+
+
+def test_a_small_models_word_is_kept_for_its_ask(store: Store) -> None:
+    assert "" == store.known("", (), NOW, ask_key="k1").opinion
+
+    write(store, Record(exchange(), ask_key="k1", opinion="classify"), Record(exchange(), ask_key="k2"))
+    write(store, Record(exchange(), ask_key="k1", opinion="extract"))
+
+    assert ["extract", "", ""] == [store.known("", (), NOW, ask_key=key).opinion for key in ("k1", "k2", "")]
 
 
 def test_a_lease_reserves_nothing_without_a_budget(store: Store) -> None:
@@ -268,6 +284,7 @@ def summed(group: tuple[str, ...], of: list[Exchange]) -> Line:
         saved_nusd=sum(row.saved_nusd for row in of),
         could_nusd=sum(row.could_nusd for row in of),
         discarded_nusd=sum(row.discarded_nusd for row in of),
+        checks_nusd=sum(row.checks_nusd for row in of),
         lost_cache_nusd=sum(row.lost_cache_nusd for row in of),
         assumed_nusd=sum(row.baseline_nusd for row in of if row.baseline_how == "assumed"),
         input_tokens=sum(row.input_tokens for row in of),

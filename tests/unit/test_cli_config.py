@@ -810,6 +810,6 @@ def test_doctor_names_the_models_that_refused_what_was_taken_to_fit(tmp_path: Pa
         store.write(Record(Exchange(**{**ROW, "id": id_, "misfit": "claude-haiku-5-5"})), may_wait=True)
     store.close()
 
-    words = "claude-haiku-5-5 refused 2 requests taken to fit it; the asked model answered them"
+    words = "claude-haiku-5-5 refused 2 requests taken to fit it; another model answered"
     found = examined({"LEASTWISE_STORE_URL": f"sqlite:///{file}"}, "misfit")
     assert [("warn", words, "leastwise report; please tell us what they had in common")] == found

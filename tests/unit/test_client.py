@@ -73,7 +73,7 @@ class Memory:
     def flush(self) -> None:
         """Nothing waits."""
 
-    def misfits(self, since: float) -> dict[str, int]:  # noqa: ARG002 - a store's
+    def misfits(self, since: float) -> dict[tuple[str, str], int]:  # noqa: ARG002 - a store's
         return {}
 
     def find(self, any_id: str) -> Story | None:

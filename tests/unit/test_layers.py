@@ -21,7 +21,7 @@ RUNGS: dict[float, str] = {
     3.5: "compile",  # asks how large a prompt is
     4: "routing cascade cache budget ledger",
     4.5: "steps",  # what the core yields: values made of those below
-    5: "attempt judge account exchange",
+    5: "attempt judge triage account exchange",
     6: "catalogue config upstream stores",  # what is kept of upstreams, settings, rows
     7: "client build",
     8: "classify evaluate report simulate",
@@ -31,7 +31,7 @@ RUNGS: dict[float, str] = {
 }
 RUNG_OF = {name: rung for rung, names in RUNGS.items() for name in names.split()}
 NEIGHBOURS = {("exchange", "attempt"), ("exchange", "judge"), ("judge", "attempt"), ("account", "attempt")}
-NEIGHBOURS |= {("exchange", "account"), ("build", "client")}
+NEIGHBOURS |= {("exchange", "account"), ("exchange", "triage"), ("triage", "attempt"), ("build", "client")}
 #: The edge, where an optional extra or a slow import may wait until it is needed.
 LATE_IMPORTERS = {"cli", "sdk", "__init__"}
 

@@ -137,7 +137,7 @@ def test_a_report_by_tag_is_these_lines(store: SqliteStore) -> None:
         "digest     2 15% opus 50 sonnet 50%   200.00 11%   220.00 -20.00 not measured",
         "answered by  opus 23% of calls, 74% of money; haiku 69% of calls, 20% of money;",
         "             sonnet 8% of calls, 6% of money",
-        'in "spent"   discarded answers $70.00   lost prompt cache $0.00',
+        'in "spent"   checks $0.00   discarded answers $70.00   lost prompt cache $0.00',
         "latency      p50/p95 1.0/9.0 s",
         "a month      like these days: spent $20,997.55, saved $4,863.67",
         "! loss       digest lost $20.00: discarded answers",
@@ -191,7 +191,7 @@ def test_observing_is_said_first_with_what_could_move(store: SqliteStore) -> Non
         "triage      1  50%  opus 100%        8.00  80%   8.00        7.00  as asked",
         "plan        1  50%  opus 100%        2.00  20%   2.00        0.00  as asked",
         "answered by  opus 100% of calls, 100% of money",
-        'in "spent"   discarded answers $0.00   lost prompt cache $0.00',
+        'in "spent"   checks $0.00   discarded answers $0.00   lost prompt cache $0.00',
         "latency      p50/p95 9.0/9.0 s",
         "a month      not said: 1 hour of data, a day is needed",
     ]
@@ -247,7 +247,7 @@ def test_failures_estimates_faults_and_what_could_still_move_are_named(store: Sq
         "plan     3 100% opus 67 no answer 33%     4.00 100%  4.00  0.00 as asked",
         "answered by  opus 67% of calls, 100% of money; no answer 33% of calls, 0% of",
         "             money",
-        'in "spent"   discarded answers $0.00   lost prompt cache $0.00',
+        'in "spent"   checks $0.00   discarded answers $0.00   lost prompt cache $0.00',
         "could move   33% of calls, worth $1.00, quality unknown",
         "latency      p50/p95 3.0/9.0 s; enforce 9.0/9.0 s; observe 3.0/3.0 s",
         "failed       1 call (33.3%)",
@@ -272,7 +272,9 @@ def test_a_lost_prompt_cache_is_a_part_of_spent_and_a_reason_for_a_loss(store: S
 
     report = read_ledger(store, WEEK, mode="enforce")
 
-    assert 'in "spent"   discarded answers $1.00   lost prompt cache $2.00' in ledger_lines(report)
+    assert 'in "spent"   checks $0.00   discarded answers $1.00   lost prompt cache $2.00' in ledger_lines(
+        report
+    )
     assert "! loss       chat lost $2.00: lost prompt cache" in ledger_lines(report)
     assert [2 * USD] == [group["lost_cache_usd"] * USD for group in ledger_json(report)["groups"]]
 
@@ -325,6 +327,7 @@ def test_csv_has_frozen_columns_after_the_grouping(store: SqliteStore) -> None:
         "share_of_money",
         "assumed_usd",
         "spent_usd",
+        "checks_usd",
         "discarded_usd",
         "lost_cache_usd",
         "saved_usd",

@@ -163,11 +163,14 @@ def test_the_sessions_remembered_in_memory_are_bounded(store: SqliteStore) -> No
     )
 
 
+ADDED = ("misfit_field", "lost_cache_nusd", "checks_nusd")
+
+
 def test_a_ledger_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
     with closing(Database(path, _MIGRATIONS[:1])) as old:
         old.rows("SELECT 1")
         with old.transaction() as connection:
-            columns = [name for name in _EXCHANGE_COLUMNS if name not in ("misfit_field", "lost_cache_nusd")]
+            columns = [name for name in _EXCHANGE_COLUMNS if name not in ADDED]
             values = [getattr(row("old", spent_nusd=7).exchange, name) for name in columns]
             connection.execute(
                 f"INSERT INTO exchange ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608 - names of columns
@@ -179,7 +182,7 @@ def test_a_ledger_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
         story = store.find("old")
         assert story is not None
         assert row("old", spent_nusd=7).exchange == story.exchange
-        assert [0] == [line.lost_cache_nusd for line in store.sums(Query())]
+        assert [(0, 0)] == [(line.lost_cache_nusd, line.checks_nusd) for line in store.sums(Query())]
 
 
 def test_what_may_not_wait_is_written_when_the_other_has_done(

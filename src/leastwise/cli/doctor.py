@@ -219,8 +219,9 @@ def _of_calls(config: Config, models: Models, at: datetime) -> Iterator[Check]:
         yield Check("calls", "warn", words, "leastwise report; please tell us what the log says")
     elif calls:
         yield Check("calls", "ok", f"{calls:,} in {_LATELY.days} days, none unrouted by a fault of ours")
-    for model, refused in sorted(misfits.items()):
-        words = f"{model} refused {refused:,} requests taken to fit it; the asked model answered them"
+    for (model, member), refused in sorted(misfits.items()):
+        about = f" for {member}" if member else ""
+        words = f"{model} refused {plural(refused, 'request')} taken to fit it{about}; another model answered"
         yield Check("misfit", "warn", words, "leastwise report; please tell us what they had in common")
 
     for line in lines:

@@ -31,6 +31,7 @@ CSV_COLUMNS: Final = (
     "share_of_money",
     "assumed_usd",
     "spent_usd",
+    "checks_usd",
     "discarded_usd",
     "lost_cache_usd",
     "saved_usd",
@@ -396,8 +397,12 @@ def _share_lines(report: LedgerReport) -> list[str]:
 
 def _detail_lines(report: LedgerReport) -> list[str]:
     sums = report.total.sums
-    parts = f"discarded answers {show(sums.discarded_nusd)}   lost prompt cache {show(sums.lost_cache_nusd)}"
-    lines = labelled('in "spent"', parts)
+    parts = {
+        "checks": sums.checks_nusd,
+        "discarded answers": sums.discarded_nusd,
+        "lost prompt cache": sums.lost_cache_nusd,
+    }
+    lines = labelled('in "spent"', "   ".join(f"{name} {show(nusd)}" for name, nusd in parts.items()))
     if sums.could_move and not report.is_observing:
         part = percent(sums.could_move, sums.calls)
         lines += labelled("could move", f"{part} of calls, worth {show(sums.could_nusd)}, quality unknown")
@@ -495,6 +500,7 @@ def _group_json(group: Group, total: Line) -> dict[str, Any]:
         share(sums.baseline_nusd, total.baseline_nusd),
         to_usd(sums.assumed_nusd),
         to_usd(sums.spent_nusd),
+        to_usd(sums.checks_nusd),
         to_usd(sums.discarded_nusd),
         to_usd(sums.lost_cache_nusd),
         to_usd(sums.saved_nusd),

@@ -40,6 +40,7 @@ PHASES: Final[Mapping[str, tuple[Code, ...]]] = {
         Code.TYPE,
         Code.SIGNALS,
         Code.STANDARD,
+        Code.ADVISED,
         Code.UNSURE,
     ),
     "adjust": (Code.RAISED,),

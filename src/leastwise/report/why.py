@@ -125,6 +125,8 @@ def _cost_lines(why: Why) -> list[str]:
     row = why.story.exchange
     saved = f", saved {show(row.saved_nusd)}, re-priced" if why.is_moved else ""
     text = f"{show(row.spent_nusd)} (as asked {show(row.baseline_nusd)}{saved})"
+    if row.checks_nusd:
+        text += f"; {show(row.checks_nusd)} of it for a small model's advice"
     if row.discarded_nusd:
         text += f"; {show(row.discarded_nusd)} of it for answers nobody got"
     if row.lost_cache_nusd:
@@ -191,6 +193,7 @@ def why_json(why: Why) -> dict[str, Any]:
         "checks": [],
         "same_quality": why.same_quality,
         "cost_usd": to_usd(row.spent_nusd),
+        "checks_usd": to_usd(row.checks_nusd),
         "discarded_usd": to_usd(row.discarded_nusd),
         "lost_cache_usd": to_usd(row.lost_cache_nusd),
         "as_asked_usd": to_usd(row.baseline_nusd),

@@ -224,10 +224,14 @@ class Known:
         pins: Which model made a tool call, by the call's id.
         baseline: The model that this tag's traffic used to ask for.
         corrections: Real over estimated prompt tokens, by tokenizer (`features.learn_correction`).
+        opinion: The type of task that a small model took this very ask for, or "".
+        ask_key: The ask that it was just paid for; "" where it was known before.
         warmths: What the session has in prompt caches, warm or not, by the model's plain id.
     """
 
     pins: Mapping[str, str] = field(default_factory=dict)
     baseline: str | None = None
     corrections: Mapping[str, float] = field(default_factory=dict)
+    opinion: str = ""
+    ask_key: str = ""
     warmths: Mapping[str, Warmth] = field(default_factory=dict)

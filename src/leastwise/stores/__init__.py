@@ -73,6 +73,7 @@ class Line:
     could_nusd: int
     discarded_nusd: int
     lost_cache_nusd: int
+    checks_nusd: int
     assumed_nusd: int
     input_tokens: int
     output_tokens: int
@@ -82,7 +83,14 @@ class Store(Protocol):
     """A ledger store. Every method is safe from any thread, and after a fork in the child."""
 
     def known(
-        self, tag: str, tool_use_ids: Sequence[str], now: float, *, tenant: str = "local", session: str = ""
+        self,
+        tag: str,
+        tool_use_ids: Sequence[str],
+        now: float,
+        *,
+        tenant: str = "local",
+        session: str = "",
+        ask_key: str = "",
     ) -> Known:
         """Return what routing needs: pins of these tool calls, the tag's usual model, token ratios, caches.
 
@@ -92,6 +100,7 @@ class Store(Protocol):
             now: Seconds since the epoch.
             tenant: Whose session.
             session: Whose prompt caches are wanted; "" for none.
+            ask_key: The ask of which a small model's word is wanted; "" for none.
         """
 
     def lease(self, lease: Lease) -> None:
@@ -115,8 +124,8 @@ class Store(Protocol):
     def latencies(self, query: Query) -> dict[tuple[str, ...], tuple[float, float]]:
         """Return p50 and p95 seconds by group, from the requests still kept."""
 
-    def misfits(self, since: float) -> dict[str, int]:
-        """Return how many requests each model refused although they were taken to fit it."""
+    def misfits(self, since: float) -> dict[tuple[str, str], int]:
+        """Return how many requests were refused although they were taken to fit, by model and member."""
 
     def close(self) -> None:
         """Write what is posted and close."""

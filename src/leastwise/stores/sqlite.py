@@ -50,6 +50,7 @@ _PINS_IN_MEMORY: Final = 10_000
 _MEMORY_S: Final = 1.0  # how long a shared fact may be served from memory
 _BASELINE_DAYS: Final = 14
 _PIN_DAYS: Final = 2
+_OPINION_DAYS: Final = 28  # longer than a pin
 
 _MIGRATIONS: Final = (
     """
@@ -103,7 +104,11 @@ CREATE TABLE warmth (
 CREATE INDEX warmth_at ON warmth (at);
 ALTER TABLE exchange ADD COLUMN misfit_field TEXT NOT NULL DEFAULT '';
 ALTER TABLE exchange ADD COLUMN lost_cache_nusd INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE hourly ADD COLUMN lost_cache_nusd INTEGER NOT NULL DEFAULT 0
+ALTER TABLE hourly ADD COLUMN lost_cache_nusd INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE exchange ADD COLUMN checks_nusd INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE hourly ADD COLUMN checks_nusd INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE opinion (ask_key TEXT PRIMARY KEY, kind TEXT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX opinion_at ON opinion (at)
 """,
 )
 
@@ -198,7 +203,14 @@ class SqliteStore:
         weakref.finalize(self, self._outbox.close)
 
     def known(
-        self, tag: str, tool_use_ids: Sequence[str], now: float, *, tenant: str = "local", session: str = ""
+        self,
+        tag: str,
+        tool_use_ids: Sequence[str],
+        now: float,
+        *,
+        tenant: str = "local",
+        session: str = "",
+        ask_key: str = "",
     ) -> Known:
         """Return what routing needs; facts that change slowly come from memory for a second."""
         self._outbox.start()
@@ -216,8 +228,13 @@ class SqliteStore:
             if tag
             else None,
             corrections=self._remembered("ratios", now, self._ratios),
+            opinion=self._opinion(ask_key) if ask_key else "",
             warmths=self._session_warmths(tenant, session) if session else {},
         )
+
+    def _opinion(self, ask_key: str) -> str:
+        rows = self.database.rows("SELECT kind FROM opinion WHERE ask_key = ?", (ask_key,))
+        return str(rows[0]["kind"]) if rows else ""
 
     def _session_warmths(self, tenant: str, session: str) -> dict[str, Warmth]:
         """Return the session's caches: rows, but what this process knows better where its rows still wait.
@@ -313,11 +330,15 @@ class SqliteStore:
         """
         self._outbox.flush()
 
-    def misfits(self, since: float) -> dict[str, int]:
-        """Return how many requests each model refused although they were taken to fit it."""
+    def misfits(self, since: float) -> dict[tuple[str, str], int]:
+        """Return how many requests were refused although they were taken to fit, by model and member."""
         self.flush()
-        sql = "SELECT misfit, COUNT(*) AS n FROM exchange WHERE at >= ? AND misfit <> '' GROUP BY misfit"
-        return {row["misfit"]: row["n"] for row in self.database.rows(sql, (since,))}
+        sql = (
+            "SELECT misfit, misfit_field, COUNT(*) AS n FROM exchange "
+            "WHERE at >= ? AND misfit <> '' GROUP BY misfit, misfit_field"
+        )
+        rows = self.database.rows(sql, (since,))
+        return {(row["misfit"], row["misfit_field"]): row["n"] for row in rows}
 
     def close(self) -> None:
         """Write what is posted, stop the writer, close the file."""
@@ -541,6 +562,9 @@ def _record(step: Record, connection: sqlite3.Connection) -> None:
             "INSERT OR REPLACE INTO pin VALUES (?, ?, ?)",
             [(id_, step.made_by, row.at) for id_ in step.tool_use_ids],
         )
+    if step.opinion:
+        kept = (step.ask_key, step.opinion, row.at)
+        connection.execute("INSERT OR REPLACE INTO opinion VALUES (?, ?, ?)", kept)
     if step.warmth is not None:
         connection.execute(_UPSERT_WARMTH, (row.tenant, row.session, *_warmth_values(step.warmth)))
     if step.measured is not None:
@@ -565,6 +589,7 @@ def _prune(requests_before: float, pins_before: float, connection: sqlite3.Conne
     connection.executemany("DELETE FROM entry WHERE id = ?", old)
     connection.execute("DELETE FROM pin WHERE at < ?", (pins_before,))
     connection.execute("DELETE FROM warmth WHERE at < ?", (pins_before,))
+    connection.execute("DELETE FROM opinion WHERE at < ?", (pins_before - _OPINION_DAYS * _DAY_S,))
 
 
 def _hour_values(row: Exchange) -> tuple[object, ...]:
@@ -593,6 +618,7 @@ def _hour_values(row: Exchange) -> tuple[object, ...]:
         "could_nusd": row.could_nusd,
         "discarded_nusd": row.discarded_nusd,
         "lost_cache_nusd": row.lost_cache_nusd,
+        "checks_nusd": row.checks_nusd,
         "assumed_nusd": row.baseline_nusd if row.baseline_how == "assumed" else 0,
         "input_tokens": row.input_tokens,
         "output_tokens": row.output_tokens,
