@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx2
 import pydantic
 import pytest
 
@@ -26,6 +25,7 @@ from leastwise.ladder import Mode
 from leastwise.simulate import Server, Simulator, serve
 from leastwise.stores import Query, Story
 from tests.kit import HAIKU, OPUS, SONNET
+from tests.sdk.majors import http
 
 ASK: Any = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
 PROOF: Any = [{"role": "user", "content": "is this proof right? Let n be even, then n squared is even."}]
@@ -330,7 +330,7 @@ def test_a_stream_that_breaks_is_cut_and_estimated(server: Server, make: Make, f
         server.simulator.truncate_next()
     stream = client.messages.create(model=OPUS, max_tokens=1024, messages=ASK, stream=True)
     if fault == "drop":
-        with pytest.raises(httpx2.RemoteProtocolError):
+        with pytest.raises(http.RemoteProtocolError):
             list(stream)
     else:
         list(stream)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx2
 import pydantic
 import pytest
 from anthropic import beta_tool
@@ -31,6 +30,7 @@ from leastwise.ladder import Mode
 from leastwise.ledger import Exchange
 from leastwise.simulate import Server, Simulator, serve
 from tests.kit import HAIKU, OPUS
+from tests.sdk.majors import http
 
 ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
 CALL: dict[str, Any] = {"model": OPUS, "max_tokens": 64, "messages": ASK}
@@ -82,10 +82,10 @@ def make(tmp_path: Path) -> Iterator[Make]:
         runtime.close()
 
 
-def canned(content: bytes, kind: str = "application/json", encoding: str = "identity") -> httpx2.Client:
+def canned(content: bytes, kind: str = "application/json", encoding: str = "identity") -> Any:
     """Return an HTTP client that answers everything with these bytes."""
     given = {"content-type": kind, "request-id": "req_x", "content-encoding": encoding}
-    answer = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=given, content=content))
+    answer = http.MockTransport(lambda _: http.Response(200, headers=given, content=content))
     return anthropic.DefaultHttpxClient(transport=answer)
 
 
@@ -154,7 +154,7 @@ ODD_ANSWERS: dict[str, tuple[bytes, str, Use, str, str]] = {
     "streamed, bad json": (b"{oops", JSON, read, "cut", "estimated"),
     "a stream that is none": (whole(), JSON, events, "ok", "exact"),
     "parsed in vain": (whole(), JSON, parse, "ok", "exact"),
-    "as httpx": (whole(), JSON, posted("/v1/messages", httpx2.Response), "ok", "exact"),
+    "as httpx": (whole(), JSON, posted("/v1/messages", http.Response), "ok", "exact"),
     "as a dict": (whole(), JSON, posted("v1/messages", object), "ok", "exact"),
     "cast in vain": (whole(), JSON, posted("/v1/messages", dict), "ok", "exact"),
 }
@@ -403,8 +403,8 @@ def test_the_sdks_tool_runner_passes_through_exchanges(make: Make) -> None:
 
     use = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Paris"}}
     answers = iter([whole(content=[use], stop_reason="tool_use"), whole(id="msg_2")])
-    transport = httpx2.MockTransport(
-        lambda _: httpx2.Response(200, headers={"content-type": "application/json"}, content=next(answers))
+    transport = http.MockTransport(
+        lambda _: http.Response(200, headers={"content-type": "application/json"}, content=next(answers))
     )
     runtime = make()
     http = anthropic.DefaultHttpxClient(transport=transport)
@@ -469,7 +469,7 @@ def test_a_stream_closed_by_another_thread_leaves_one_row(make: Make) -> None:
             next(stream)
             closer = threading.Thread(target=stream.close)
             closer.start()
-            with suppress(httpx2.HTTPError, httpx2.StreamError, ValueError):
+            with suppress(http.HTTPError, http.StreamError, ValueError):
                 list(stream)
             closer.join()
     assert 5 == len(rows(runtime))

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import anthropic
-import httpx2
 import pydantic
 import pytest
 
 from leastwise.simulate import Server, Simulator, serve
 from tests.kit import HAIKU, OPUS, Clock
+from tests.sdk.majors import http
 
 ASK: Any = [{"role": "user", "content": "Is this spam? Win $1000 now!"}]
 DESIGN: Any = [{"role": "user", "content": "Design a queue."}]
@@ -231,7 +231,7 @@ def test_a_dropped_connection(client: anthropic.Anthropic, server: Server, *, st
 
     server.simulator.drop_next(after_events=3)
 
-    with pytest.raises((httpx2.RemoteProtocolError, anthropic.APIConnectionError)):
+    with pytest.raises((http.RemoteProtocolError, anthropic.APIConnectionError)):
         ask()
 
     assert [True] == [charge.is_cut for charge in server.simulator.books]
@@ -289,7 +289,7 @@ def test_closing_the_server_ends_an_answer_that_nobody_ended() -> None:
 
 
 def address_of(server: Server) -> tuple[str, int]:
-    url = httpx2.URL(server.url)
+    url = http.URL(server.url)
     assert url.port is not None
     return url.host, url.port
 
@@ -311,7 +311,7 @@ def test_runs_until_it_is_interrupted() -> None:
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
         assert process.stdout is not None
-        status = httpx2.head(process.stdout.readline().strip()).status_code
+        status = http.head(process.stdout.readline().strip()).status_code
         process.send_signal(signal.SIGINT)
 
     assert (200, 0) == (status, process.returncode)
@@ -321,4 +321,4 @@ def test_runs_until_it_is_interrupted() -> None:
 def test_serves_over_ipv6_too() -> None:
     with serve(host="::1") as server:
         assert server.url.startswith("http://[::1]:")
-        assert 200 == httpx2.head(server.url).status_code
+        assert 200 == http.head(server.url).status_code
