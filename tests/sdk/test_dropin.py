@@ -424,6 +424,17 @@ def test_parent_and_forked_child_go_on_with_the_same_client(server: Server, make
     assert [1] * 48 == [len(one.entries) for one in stories(runtime)]
 
 
+def test_a_copy_made_in_a_forked_child_has_connections_of_its_own(server: Server, make: Make) -> None:
+    client = sync_client(server, make())
+    client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+    inherited = client._client
+    child = os.fork()
+    if child == 0:
+        os._exit(int(client.with_options(timeout=9)._client is inherited))
+    _, status = os.waitpid(child, 0)
+    assert 0 == status
+
+
 def test_outcome_by_id_and_after_pickling(server: Server, make: Make) -> None:
     runtime = make()
     client = sync_client(server, runtime)

@@ -31,6 +31,7 @@ from leastwise.config import load
 from leastwise.ladder import Mode
 from leastwise.ledger import Exchange
 from leastwise.simulate import Server, Simulator, serve
+from leastwise.stores import Story
 from tests.kit import HAIKU, OPUS
 from tests.sdk.majors import MAJOR, http
 
@@ -96,11 +97,14 @@ def get_weather(city: str) -> str:
     return f"sunny in {city}"
 
 
-def rows(runtime: Runtime) -> list[Exchange]:
+def stories(runtime: Runtime) -> list[Story]:
     runtime.store.flush()
     ids = runtime.store.database.rows("SELECT id FROM exchange ORDER BY id")  # type: ignore[attr-defined]
-    found = [runtime.store.find(row["id"]) for row in ids]
-    return [story.exchange for story in found if story is not None]
+    return [story for row in ids if (story := runtime.store.find(row["id"])) is not None]
+
+
+def rows(runtime: Runtime) -> list[Exchange]:
+    return [story.exchange for story in stories(runtime)]
 
 
 Use = Callable[[anthropic.Anthropic], Any]
@@ -260,6 +264,118 @@ def test_extra_query_headers_and_timeouts_pass(server: Server, make: Make) -> No
         server.simulator.stall_next(5)
         with pytest.raises(anthropic.APITimeoutError):
             client.with_options(max_retries=0).messages.create(**CALL, timeout=0.2)
+
+
+def test_what_is_given_beside_the_body_works_on_a_copy_too(server: Server, make: Make) -> None:
+    runtime = make()
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime, max_retries=0) as client:
+        patient = client.with_options(max_retries=2)
+        server.simulator.fail_next(2, status=529, headers={"retry-after-ms": "1"})
+        patient.messages.create(**CALL, extra_body={"metadata": {"user_id": "u"}})
+        assert b'"user_id":"u"' in server.simulator.requests[-1].body
+        server.simulator.fail_next(2, status=529, headers={"retry-after-ms": "1"})
+        with pytest.raises(anthropic.APIStatusError):
+            client.messages.create(**CALL)
+        with pytest.raises(anthropic.APIStatusError):
+            client.messages.create(**CALL)
+    assert [3, 1, 1] == [len(story.entries) for story in stories(runtime)]
+
+
+def test_an_answer_too_long_to_wait_for_is_the_sdks_error_and_no_cost(make: Make) -> None:
+    def use(client: anthropic.Anthropic) -> Any:
+        return client.messages.create(**{**CALL, "max_tokens": 100_000})
+
+    runtime = make()
+    ours = outcome_of(use, leastwise.Anthropic(api_key="k", leastwise=runtime))
+    assert outcome_of(use, anthropic.Anthropic(api_key="k")) == ours
+    assert "ValueError" == ours[0]
+    assert [] == rows(runtime)
+
+
+@pytest.mark.parametrize("way", ["create", "stream", "parse"])
+def test_betas_are_sent_and_known(server: Server, make: Make, way: str) -> None:
+    runtime = make()
+    task = leastwise.Task(tag="t")
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        method: Any = getattr(client.beta.messages, way)
+        form = {"output_format": Verdict} if way == "parse" else {}
+        answer = method(**CALL, **form, betas=["context-management-2025-06-27"], task=task)
+        if way == "stream":
+            with answer as stream:
+                answer = stream.get_final_message()
+        seen = server.simulator.requests[-1]
+    assert OPUS == answer.model
+    assert "context-management-2025-06-27" in seen.headers["anthropic-beta"].split(",")
+    assert way != "parse" or isinstance(answer.parsed_output, Verdict)
+    assert [("ok", "exact", "t")] == [(row.result, row.certainty, row.tag) for row in rows(runtime)]
+
+
+BATCH: dict[str, Any] = {
+    "id": "msgbatch_1",
+    "type": "message_batch",
+    "processing_status": "ended",
+    "request_counts": {"processing": 0, "succeeded": 1, "errored": 0, "canceled": 0, "expired": 0},
+    "results_url": "https://api.anthropic.com/v1/messages/batches/msgbatch_1/results",
+    "created_at": "2026-11-23T12:00:00Z",
+    "expires_at": "2026-11-24T12:00:00Z",
+    "ended_at": None,
+    "archived_at": None,
+    "cancel_initiated_at": None,
+}
+
+
+def batches(request: Any) -> Any:
+    """Answer as the API of batches does."""
+    if request.url.path.endswith("/results"):
+        line = {"custom_id": "a", "result": {"type": "succeeded", "message": MESSAGE}}
+        return http.Response(200, content=json.dumps(line).encode() + b"\n")
+    if request.method == "GET" and request.url.path.endswith("/batches"):
+        return http.Response(
+            200, json={"data": [BATCH], "has_more": False, "first_id": None, "last_id": None}
+        )
+    return http.Response(200, json=BATCH)
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_batches_pass_and_are_not_in_the_ledger(make: Make, *, is_wrapped: bool) -> None:
+    runtime, sent = make("enforce"), []
+
+    def answer(request: Any) -> Any:
+        sent.append(request.content)
+        return batches(request)
+
+    given: Any = {
+        "api_key": "k",
+        "http_client": anthropic.DefaultHttpxClient(transport=http.MockTransport(answer)),
+    }
+    with (
+        leastwise.wrap(anthropic.Anthropic(**given), leastwise=runtime)
+        if is_wrapped
+        else leastwise.Anthropic(**given, leastwise=runtime)
+    ) as client:
+        for messages in (client.messages, client.beta.messages):
+            made = messages.batches.create(requests=[{"custom_id": "a", "params": {**CALL}}])  # type: ignore[arg-type, list-item]
+            assert CALL == json.loads(sent[-1])["requests"][0]["params"]
+            assert made.id == messages.batches.retrieve(made.id).id
+            assert ["msgbatch_1"] == [one.id for one in messages.batches.list()]
+            (line,) = messages.batches.results(made.id)
+            assert line.result.type == "succeeded"
+            assert "msg_1" == line.result.message.id
+    assert [] == rows(runtime)
+
+
+def test_async_batches_pass(make: Make) -> None:
+    async def work(runtime: Runtime) -> str:
+        connections = anthropic.DefaultAsyncHttpxClient(transport=http.MockTransport(batches))
+        async with leastwise.AsyncAnthropic(
+            api_key="k", http_client=connections, leastwise=runtime
+        ) as client:
+            made = await client.messages.batches.create(requests=[])
+            return made.id
+
+    runtime = make()
+    assert "msgbatch_1" == asyncio.run(work(runtime))
+    assert [] == rows(runtime)
 
 
 def test_what_a_turn_gave_may_be_given_back(server: Server, make: Make) -> None:
@@ -538,6 +654,18 @@ def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Se
         pool = client._client._transport._pool  # type: ignore[attr-defined]
         assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
     assert ["abandoned", "abandoned", "ok", "cut"] == [row.result for row in rows(runtime)]
+
+
+def test_a_stream_that_was_broken_off_after_its_last_event_is_whole(server: Server, make: Make) -> None:
+    runtime = make()
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        stream = client.messages.create(**CALL, stream=True)
+        for event in stream:
+            if event.type == "message_stop":
+                break
+        outcome = leastwise.outcome(stream)
+    assert outcome is not None
+    assert ("ok", "exact") == (outcome.result, outcome.certainty)
 
 
 def test_a_stream_closed_by_another_thread_leaves_one_row(make: Make) -> None:
