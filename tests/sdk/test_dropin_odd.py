@@ -471,7 +471,9 @@ def test_copies_of_every_kind_of_client_stay_leastwise(make: Make) -> None:
                 assert isinstance(one, type(client))
                 assert "msg_1" == one.messages.create(**{**CALL, "model": model}).id
                 assert leastwise.outcome("msg_1", client=one) is not None
-    assert 12 == len(rows(runtime))
+                beta: Any = one.beta.messages
+                assert "msg_1" == beta.create(**{**CALL, "model": model}, task=leastwise.Task(tag="t")).id
+    assert ["", "t"] * 12 == [row.tag for row in rows(runtime)]
 
 
 def sent_key(server: Server) -> str | None:

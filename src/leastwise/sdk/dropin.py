@@ -60,6 +60,8 @@ class _Routing:
         """Make a client; see the SDK's class for all other arguments."""
         self.leastwise = leastwise or Runtime.open(mode=mode)
         super().__init__(**kwargs)
+        for name in vars(self).keys() & {"messages", "beta"}:  # Bedrock and Vertex make theirs at once
+            _with_tasks(vars(self)[name])
 
     @cached_property
     def messages(self) -> Any:
