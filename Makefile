@@ -8,4 +8,4 @@ demo test test-all lint lock bench:
 	@$(PYTHON) dev.py $@ $(ARGS)
 
 clean:
-	rm -rf .venv .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .venv-sdk .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist

@@ -1,15 +1,16 @@
 """Everything a developer runs, on a machine with Python and nothing else.
 
     python3 dev.py demo [ARGS]       the demo, against a simulated upstream
-    python3 dev.py test [ARGS]       format, lint, types, tests, coverage; ARGS go to pytest
+    python3 dev.py test [ARGS]       format, lint, types, tests, coverage; ARGS go to pytest,
+                                     and leave out the environments of other SDK majors
     python3 dev.py test-all [ARGS]   the same, then what needs more than pip can install
     python3 dev.py lint [--fix]      format, lint and types only
     python3 dev.py lock [--upgrade]  write requirements/*.txt anew
     python3 dev.py bench [ARGS]      the benchmarks
 
-Standard library only. Each command makes `.venv` when it is missing or when the
-requirements have changed since, from pinned requirements; uv does the installing,
-and pip where uv cannot be had.
+Standard library only. Each command makes `.venv` (and `test` one in `.venv-sdk` for each
+other SDK) when it is missing or when the requirements have changed since, from pinned
+requirements; uv does the installing, and pip where uv cannot be had.
 """
 
 from __future__ import annotations
@@ -28,14 +29,20 @@ ROOT = Path(__file__).resolve().parent
 OLDEST = (3, 11)
 NO_TESTS = 5  # pytest's exit code when it found none
 VENV = ROOT / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-STAMP = VENV / "leastwise-stamp.txt"
 REQUIREMENTS = ROOT / "requirements"
 
+#: Set in an environment of its own -> the tests that run there.
+SDKS = {
+    "sdk-0.93": ("tests/sdk", "tests/frameworks/test_instructor.py"),
+    "sdk-1.17": ("tests/sdk",),
+    "sdk-langchain": ("tests/frameworks/test_langchain.py",),
+}
 #: Set -> its locks. `test` holds all that `demo` holds, at the same versions.
 LOCKS = {"demo": ("demo.txt",), "test": ("test.txt", "test-nodeps.txt")}
+LOCKS |= {name: (f"{name}.txt",) for name in SDKS}
 #: Set -> the extras that its lock covers.
 EXTRAS = {"demo": ("anthropic",), "test": ("anthropic", "parquet", "uvloop", "test", "dev")}
+EXTRAS |= dict.fromkeys(SDKS, ("anthropic", "test"))
 SOURCES = ("src", "tests", "benchmarks", "examples", "dev.py", "conftest.py")
 #: Marker -> program it needs besides Python, and how to get it.
 NEEDS = {
@@ -62,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 def demo(args: list[str]) -> int:
     """Run `leastwise demo`."""
-    return prepare("demo") or run([str(BIN / "leastwise"), "demo", *args])
+    return prepare("demo") or run([str(python().with_name("leastwise")), "demo", *args])
 
 
 def lint(args: list[str]) -> int:
@@ -131,8 +138,8 @@ def lock(args: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="dev.py lock")
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions")
     options = parser.parse_args(args)
-    if not BIN.exists():
-        failed = make_venv()
+    if not python().exists():
+        failed = make_venv(VENV)
         if failed:
             return failed
     if not has_uv():
@@ -141,12 +148,13 @@ def lock(args: list[str]) -> int:
     base = [*tool("uv", "pip", "compile", "--quiet", "--python-version", ".".join(map(str, OLDEST)))]
     base += ["--universal", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links"]
     base += ["--custom-compile-command", "python3 dev.py lock", *upgrade]
-    # `demo` last: its versions are those of `test`.
-    for name in ("test", "demo"):
+    # `test` first: the versions of `demo` are its own, and those of the others where their `.in` says so.
+    for name in ("test", "demo", *SDKS):
         extras = [word for extra in EXTRAS[name] for word in ("--extra", extra)]
-        held = [] if name == "test" else ["--constraints", "requirements/test.txt"]
+        held = ["--constraints", "requirements/test.txt"] if name == "demo" else []
+        more = [f"requirements/{name}.in"] if name in SDKS else []
         target = f"requirements/{name}.txt"
-        code = run([*base, *extras, *held, "--output-file", target, "pyproject.toml"])
+        code = run([*base, *extras, *held, "--output-file", target, "pyproject.toml", *more])
         if code:
             return code
     source, target = "requirements/test-nodeps.in", "requirements/test-nodeps.txt"
@@ -178,8 +186,17 @@ def run_pytest(args: list[str]) -> dict[str, int]:
     for old in ROOT.glob(".coverage*"):
         old.unlink()
     results = {"tests": run(tool("coverage", "run", "-m", "pytest", *args))}
+    for name in () if args else SDKS:
+        results[f"tests ({name})"] = prepare(name) or run_in(name)
     run(tool("coverage", "combine", "--quiet"))
     return results | {"coverage": run(tool("coverage", "report"))}
+
+
+def run_in(name: str) -> int:
+    """Run a set's tests in its environment, under coverage; return pytest's exit code."""
+    say(f"{name}: {' '.join(SDKS[name])}")
+    pytest = ("-m", "pytest", "-q", "-p", "no:cacheprovider", *SDKS[name])
+    return run(tool("coverage", "run", *pytest, home=home_of(name)))
 
 
 def count_tests(marker: str) -> int:
@@ -201,20 +218,28 @@ def install(program: str, mend: str) -> bool:
 
 
 def prepare(name: str) -> int:
-    """Make `.venv` hold the set `name`; return 0, or an exit code when it cannot."""
-    held = STAMP.read_text(encoding="utf-8").splitlines() if STAMP.exists() else []
+    """Make its environment hold the set `name`; return 0, or an exit code when it cannot."""
+    home = home_of(name)
+    stamp = home / "leastwise-stamp.txt"
+    held = stamp.read_text(encoding="utf-8").splitlines() if stamp.exists() else []
     if stamp_of(name) in held:
         return 0
     if any(line.startswith("test ") for line in held):
         name = "test"  # what `.venv` held before it went stale, and more than `demo` needs
-    say(f"installing what `{name}` needs into .venv ...")
+    say(f"installing what `{name}` needs into {home.relative_to(ROOT)} ...")
     start = time.monotonic()
-    failed = make_venv() or install_locks(name)
+    failed = make_venv(home) or install_locks(name)
     if failed:
         return failed
-    STAMP.write_text("\n".join(map(stamp_of, {"demo", name})), encoding="utf-8")
+    holds = {"demo", name} if home == VENV else {name}
+    stamp.write_text("\n".join(map(stamp_of, holds)), encoding="utf-8")
     say(f"installed in {time.monotonic() - start:.0f} s")
     return 0
+
+
+def home_of(name: str) -> Path:
+    """Return the environment of a set."""
+    return ROOT / ".venv-sdk" / name.removeprefix("sdk-") if name in SDKS else VENV
 
 
 def stamp_of(name: str) -> str:
@@ -227,14 +252,15 @@ def stamp_of(name: str) -> str:
     return f"{name} {digest.hexdigest()}"
 
 
-def make_venv() -> int:
-    """Make an empty `.venv`; return 0, or an exit code when it cannot."""
+def make_venv(home: Path) -> int:
+    """Make an empty environment; return 0, or an exit code when it cannot."""
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
         version = ".".join(map(str, sys.version_info[:2]))
         return refuse(
             f"this Python has no venv module. On Debian and Ubuntu: apt-get install python{version}-venv"
         )
-    return run([sys.executable, "-m", "venv", "--clear", str(VENV)])
+    bare = [] if home == VENV else ["--without-pip"]  # the installers of `.venv` fill the others
+    return run([sys.executable, "-m", "venv", "--clear", *bare, str(home)])
 
 
 def install_locks(name: str) -> int:
@@ -245,12 +271,13 @@ def install_locks(name: str) -> int:
     env = {"UV_BUILD_CONSTRAINT": pins, "PIP_BUILD_CONSTRAINT": pins, "PIP_CONSTRAINT": pins}
     files = [word for lock in locks for word in ("-r", lock)]
     own = ["--no-deps", "--editable", "."]
+    into = ["--python", str(python(home_of(name)))]
     if has_uv():
-        install = tool("uv", "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python()))
+        install = tool("uv", "pip", "install", "--quiet", "--compile-bytecode", *into)
         if not run([*install, "--no-deps", *files], env) and not run([*install, *own], env):
             return 0
         say("uv could not install; trying pip")
-    pip = tool("pip", "install", "--quiet", "--disable-pip-version-check")
+    pip = tool("pip", *into, "install", "--quiet", "--disable-pip-version-check")
     return run([*pip, "--no-deps", *files]) or run([*pip, *own], env)
 
 
@@ -260,14 +287,14 @@ def has_uv() -> bool:
     return run(tool("pip", "install", "--quiet", "--disable-pip-version-check", *wanted)) == 0
 
 
-def python() -> Path:
-    """Return the interpreter of `.venv`."""
-    return BIN / ("python.exe" if os.name == "nt" else "python")
+def python(home: Path = VENV) -> Path:
+    """Return the interpreter of an environment."""
+    return home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def tool(module: str, *args: str) -> list[str]:
+def tool(module: str, *args: str, home: Path = VENV) -> list[str]:
     """Return the command that runs an installed module with these arguments."""
-    return [str(python()), "-m", module, *args]
+    return [str(python(home)), "-m", module, *args]
 
 
 def sources() -> list[str]:

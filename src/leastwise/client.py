@@ -174,8 +174,10 @@ class Life:
         self.tap = Tap(is_stream=is_stream)
 
     def feed(self, chunk: bytes) -> None:
-        """Count bytes of a live reply."""
+        """Count bytes of a live reply; a stream's last event ends it, whatever the caller does after it."""
         self.tap.feed(chunk)
+        if self.tap.facts.is_complete:
+            self.finish()
 
     def finish(self, failure: UpstreamFailure | None = None) -> None:
         """End a live reply whose last byte has passed, or that `failure` cut short."""

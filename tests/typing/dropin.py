@@ -11,6 +11,7 @@ from anthropic.lib.streaming import (
     BetaMessageStreamManager,
     MessageStreamManager,
 )
+from anthropic.lib.tools import BetaToolRunner
 from anthropic.types import Message, ParsedMessage, RawMessageStreamEvent
 from anthropic.types.beta import BetaMessage
 from anthropic.types.beta.parsed_beta_message import ParsedBetaMessage
@@ -57,6 +58,8 @@ def sync(client: leastwise.Anthropic, *, streams: bool) -> None:
         client.beta.messages.parse(model="auto", max_tokens=1, messages=[], output_format=Verdict),
         ParsedBetaMessage[Verdict],
     )
+    runner = client.beta.messages.tool_runner(model="auto", max_tokens=1, messages=[], tools=[], task=TASK)
+    assert_type(runner, BetaToolRunner[Any])
     assert_type(client.with_options(timeout=1), leastwise.Anthropic)
     assert_type(client.copy(api_key="k"), leastwise.Anthropic)
 

@@ -767,7 +767,14 @@ def test_doctor_tells_why_an_upstream_did_not_answer(status: int | None, state: 
 
 @pytest.mark.parametrize(
     ("version", "state"),
-    [(None, "warn"), ("2.12.0", "ok"), ("2.20.1", "ok"), ("2.11.0", "fail"), ("3.0.0", "fail")],
+    [
+        (None, "warn"),
+        ("0.93.0", "ok"),
+        ("1.17.0", "ok"),
+        ("2.20.1", "ok"),
+        ("0.92.1", "fail"),
+        ("3.0.0", "fail"),
+    ],
 )
 def test_doctor_knows_which_clients_are_supported(version: str | None, state: str) -> None:
     assert state == doctor._of_sdk(version).state

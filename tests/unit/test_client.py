@@ -293,10 +293,11 @@ def test_a_stream_is_counted_while_it_passes(drive: Drive, size: int) -> None:
 
 @both
 def test_only_the_first_end_of_a_stream_counts(drive: Drive) -> None:
-    for first, result in (("finish", "ok"), ("leave", "ok"), ("abandon", "abandoned")):
+    ends = {(BEGUN, "finish"): "cut", (BEGUN, "leave"): "abandoned", (BEGUN, "abandon"): "abandoned"}
+    for (fed, first), result in {**ends, (STREAM, "abandon"): "ok"}.items():
         store = Memory()
         life = live(drive, store)
-        life.feed(STREAM)
+        life.feed(fed)
         getattr(life, first)()
         for again in (life.finish, life.leave, life.abandon):
             again()

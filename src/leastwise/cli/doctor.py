@@ -62,7 +62,7 @@ _NETWORK: Final = frozenset(
 #: These end with the container or the machine's uptime.
 _FLEETING: Final = frozenset({"overlay", "ramfs", "tmpfs"})
 _SDK_KEY, _SDK_TOKEN = "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"
-_SDK_FROM: Final = (2, 12)
+_SDK_FROM: Final = (0, 93)
 _SDK_BELOW: Final = (3,)
 
 
@@ -333,5 +333,5 @@ def _of_sdk(version: str | None) -> Check:
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if not _SDK_FROM <= numbers < _SDK_BELOW:
         mend = "pip install 'leastwise[anthropic]'"
-        return Check("sdk", "fail", f"anthropic {version} is not supported: 2.12 up to below 3 is", mend)
+        return Check("sdk", "fail", f"anthropic {version} is not supported: 0.93 up to below 3 is", mend)
     return Check("sdk", "ok", f"anthropic {version}")

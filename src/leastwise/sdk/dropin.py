@@ -21,10 +21,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache, cached_property
 from typing import Any, Final, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import anthropic
-from anthropic.resources import beta as beta_resources
+from anthropic._resource import AsyncAPIResource  # exported nowhere else
 
 from leastwise import client as drivers
 from leastwise.build import OWN_UPSTREAM, Runtime
@@ -33,19 +32,17 @@ from leastwise.errors import ConfigError, UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Mode, Outcome, Task
 from leastwise.messages import Facts, Held, Reply, Request, Usage
+from leastwise.sdk import hook
 from leastwise.sdk.taps import attach, listeners_of
 from leastwise.sse import Tap
 from leastwise.steps import Send, Steps
 
 Client = TypeVar("Client", bound=Any)
 
-_MESSAGES: Final = "v1/messages"
 _EVENTS: Final = "text/event-stream"
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
 _NAMED: Final = ("api_key", "auth_token", "credentials", "config", "profile")
 _REQUIRED: Final = frozenset({"max_tokens", "messages", "model"})
-_TASK: Final = "leastwise_task"  # rides in the body from the resource to `request`, where it is taken out
-PREPARE: Final = "_copy_and_prepare"  # SDK 1.0 and later prepare a body once, here
 _OUTCOME: Final = "_leastwise_outcome"
 _SDKS_OWN: Final = frozenset({"SyncHttpxClientWrapper", "AsyncHttpxClientWrapper"})
 _NEVER_SENT: Final = frozenset(
@@ -57,11 +54,14 @@ class _Routing:
     """What both clients share; mixed in before the SDK's class."""
 
     leastwise: Runtime
+    _leastwise_connections: Any
 
     def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
         """Make a client; see the SDK's class for all other arguments."""
         self.leastwise = leastwise or Runtime.open(mode=mode)
         super().__init__(**kwargs)
+        for name in vars(self).keys() & {"messages", "beta"}:  # Bedrock and Vertex make theirs at once
+            _with_tasks(vars(self)[name])
 
     @cached_property
     def messages(self) -> Any:
@@ -73,7 +73,12 @@ class _Routing:
         """The beta resources; `beta.messages` takes a `task` too."""
         return _with_tasks(super().beta)  # type: ignore[misc]  # the class mixed with
 
-    def _leastwise_after_fork(self, make: Any) -> None:
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a request, on connections of this process."""
+        self._leastwise_after_fork()
+        return super().request(*args, **kwargs)  # type: ignore[misc]  # the class mixed with
+
+    def _leastwise_after_fork(self) -> None:
         """Give a forked child connections of its own: those it inherited are in the parent's use.
 
         A caller's own `http_client` is left alone. The inherited client is kept, for closing
@@ -84,11 +89,11 @@ class _Routing:
             state["leastwise_pid"] = os.getpid()
             if type(state["_client"]).__name__ in _SDKS_OWN:
                 state["leastwise_inherited"] = state["_client"]
-                state["_client"] = make(timeout=self.timeout)  # type: ignore[attr-defined]  # the SDK's
+                state["_client"] = self._leastwise_connections(timeout=self.timeout)  # type: ignore[attr-defined]  # the SDK's
 
     def _leastwise_call(self, options: Any, task: Task | None) -> tuple[Mapping[str, Any], Steps[Done]]:
         """Return the body that the prepared options hold, and the exchange that answers it."""
-        body = {**(options.json_data or {}), **(options.extra_json or {})}
+        body: Mapping[str, Any] = options.json_data
         headers = self._leastwise_headers(options)
         request = Request.of(
             body,
@@ -110,7 +115,6 @@ class _Routing:
         """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
         attempt = copy.copy(options)
         attempt.max_retries = 0
-        attempt.extra_json = None
         attempt.json_data = {**body, **step.request.changes}
         if step.upstream != OWN_UPSTREAM and isinstance(options.headers, Mapping):
             # The caller's credentials are for the caller's upstream.
@@ -157,6 +161,7 @@ class _Routing:
 
     def copy(self, **kwargs: Any) -> Any:
         """Return a copy with other options; see the SDK's `copy`. It stays a Leastwise client."""
+        self._leastwise_after_fork()
         extra = {"leastwise": self.leastwise, **kwargs.pop("_extra_kwargs", {})}
         keeps_tokens = getattr(self, "_token_cache", None) is not None and kwargs.keys().isdisjoint(_NAMED)
         if keeps_tokens:  # the SDK hands credentials on to its very own classes only
@@ -181,21 +186,10 @@ def _answer_in(error: Exception) -> Any:
     return None
 
 
-def is_message_post(options: Any) -> bool:
-    """Tell whether the SDK's request options are a message to be answered."""
-    path = urlsplit(str(options.url)).path.strip("/")
-    return options.method.lower() == "post" and path == _MESSAGES and isinstance(options.json_data, Mapping)
+class _SyncRouting(_Routing, hook.Sync):
+    """Runs an exchange for each message."""
 
-
-def _without_task(options: Any) -> tuple[Any, Task | None]:
-    """Return a copy of the options without the task that rode in their body, and the task."""
-    bare = copy.copy(options)
-    bare.json_data = dict(options.json_data)
-    return bare, bare.json_data.pop(_TASK, None)
-
-
-class _SyncRouting(_Routing):
-    """Runs an exchange for each post to `/v1/messages`."""
+    _leastwise_connections = anthropic.DefaultHttpxClient
 
     def close(self) -> None:
         """Close the connections, those to other upstreams too."""
@@ -205,23 +199,14 @@ class _SyncRouting(_Routing):
             for other in self.leastwise.others_of(self._client):  # type: ignore[attr-defined]  # the SDK's
                 other.close()
 
-    def request(self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None) -> Any:
-        """Send a request; a message runs through an exchange, all else passes."""
-        self._leastwise_after_fork(anthropic.DefaultHttpxClient)
-        send = super().request  # type: ignore[misc]  # the class mixed with
-        if not is_message_post(options):
-            return send(cast_to, options, stream=stream, stream_cls=stream_cls)
-        options, task = _without_task(options)
-        if hasattr(self, PREPARE):
-            options = getattr(self, PREPARE)(options)
+    def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
+        """Answer a message by an exchange."""
         body, steps = self._leastwise_call(options, task)
 
         def upstream(step: Send) -> Reply:
             attempt = self._leastwise_options(options, body, step)
             try:
-                other = self._leastwise_other(step.upstream)
-                post = send if other is None else other.request
-                payload = post(cast_to, attempt, stream=stream, stream_cls=stream_cls)
+                payload = send(attempt, self._leastwise_other(step.upstream))
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
                 return self._leastwise_reply(error)
             return _reply(payload)
@@ -229,8 +214,10 @@ class _SyncRouting(_Routing):
         return _deliver(drivers.run(steps, upstream, self.leastwise.desk))
 
 
-class _AsyncRouting(_Routing):
+class _AsyncRouting(_Routing, hook.Async):
     """The same on an event loop."""
+
+    _leastwise_connections = anthropic.DefaultAsyncHttpxClient
 
     async def close(self) -> None:
         """Close the connections, those to other upstreams too."""
@@ -240,25 +227,14 @@ class _AsyncRouting(_Routing):
             for other in self.leastwise.others_of(self._client):  # type: ignore[attr-defined]  # the SDK's
                 await other.close()
 
-    async def request(
-        self, cast_to: Any, options: Any, *, stream: bool = False, stream_cls: Any = None
-    ) -> Any:
-        """Send a request; a message runs through an exchange, all else passes."""
-        self._leastwise_after_fork(anthropic.DefaultAsyncHttpxClient)
-        send = super().request  # type: ignore[misc]  # the class mixed with
-        if not is_message_post(options):
-            return await send(cast_to, options, stream=stream, stream_cls=stream_cls)
-        options, task = _without_task(options)
-        if hasattr(self, PREPARE):
-            options = await getattr(self, PREPARE)(options)
+    async def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
+        """Answer a message by an exchange."""
         body, steps = self._leastwise_call(options, task)
 
         async def upstream(step: Send) -> Reply:
             attempt = self._leastwise_options(options, body, step)
             try:
-                other = self._leastwise_other(step.upstream)
-                post = send if other is None else other.request
-                payload = await post(cast_to, attempt, stream=stream, stream_cls=stream_cls)
+                payload = await send(attempt, self._leastwise_other(step.upstream))
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
                 return self._leastwise_reply(error)
             return _reply(payload)
@@ -356,7 +332,7 @@ class _Tasked:
 
     def create(self, *, task: Task | None = None, **kwargs: Any) -> Any:
         """Create a message; `task` tells Leastwise what it is for. Otherwise the SDK's `create`."""
-        bound = _carrying(self, task)
+        bound = hook.carrying(self, task)
         create = super(_Tasked, bound).create  # type: ignore[misc]  # the class mixed with
         # Without the SDK's check of its arguments this frame takes its place, and a warning of
         # the SDK's names the caller's line.
@@ -365,38 +341,48 @@ class _Tasked:
 
     def stream(self, *, task: Task | None = None, **kwargs: Any) -> Any:
         """Stream a message; `task` tells Leastwise what it is for. Otherwise the SDK's `stream`."""
-        return super(_Tasked, _carrying(self, task)).stream(**kwargs)  # type: ignore[misc]  # the class mixed with
+        return super(_Tasked, hook.carrying(self, task)).stream(**kwargs)  # type: ignore[misc]  # the class mixed with
 
     def parse(self, *, task: Task | None = None, **kwargs: Any) -> Any:
         """Create and parse a message; `task` tells Leastwise what it is for. Otherwise the SDK's `parse`."""
-        return super(_Tasked, _carrying(self, task)).parse(**kwargs)  # type: ignore[misc]  # the class mixed with
+        return super(_Tasked, hook.carrying(self, task)).parse(**kwargs)  # type: ignore[misc]  # the class mixed with
 
 
-def _carrying(resource: Any, task: object) -> Any:
-    """Return the resource, or a copy of it whose posts carry `task`."""
-    if task is None:
-        return resource
-    if not isinstance(task, Task):
-        message = f"task={task!r}: expected a leastwise.Task"
-        raise TypeError(message)
-    bound = copy.copy(resource)
-    post = resource._post  # noqa: SLF001 - the one door every method of the resource goes through
+class _AsyncTasked(_Tasked):
+    """The same on an event loop: libraries ask whether these are coroutine functions."""
 
-    def carry(path: str, *, body: Any = None, **kwargs: Any) -> Any:
-        return post(path, body={**body, _TASK: task}, **kwargs)
+    async def create(self, *, task: Task | None = None, **kwargs: Any) -> Any:
+        """Create a message; see `_Tasked.create`."""
+        return await super().create(task=task, **kwargs)
 
-    bound._post = carry  # noqa: SLF001 - as above
-    return bound
+    async def parse(self, *, task: Task | None = None, **kwargs: Any) -> Any:
+        """Create and parse a message; see `_Tasked.parse`."""
+        return await super().parse(task=task, **kwargs)
+
+
+class _ToolRunning(_Tasked):
+    """The same for a resource that has a tool runner."""
+
+    def tool_runner(self, *, task: Task | None = None, **kwargs: Any) -> Any:
+        """Run tools in a loop whose every call carries `task`. Otherwise the SDK's `tool_runner`."""
+        bound: Any = self
+        if task is not None:  # the runner asks its client for the resource, so it gets a client of its own
+            client = recast(bound._client, lambda kind: kind)  # noqa: SLF001 - the SDK's
+            client.beta.messages = bound = hook.carrying(client.beta.messages, task)
+        return super(_Tasked, bound).tool_runner(**kwargs)  # type: ignore[misc]  # the class mixed with
 
 
 @cache
 def _tasked(kind: type) -> type:
-    return type(kind.__name__, (_Tasked, kind), {})
+    own: tuple[type, ...] = (_AsyncTasked,) if issubclass(kind, AsyncAPIResource) else (_Tasked,)
+    if hasattr(kind, "tool_runner"):
+        own = (_ToolRunning, *own)
+    return type(kind.__name__, (*own, kind), {})
 
 
 def _with_tasks(resource: Any) -> Any:
     """Give a messages resource, or the one inside `beta`, the `task` argument."""
-    if isinstance(resource, beta_resources.Beta | beta_resources.AsyncBeta):
+    if hasattr(resource, "messages"):
         _with_tasks(resource.messages)  # a cached property: the object found here is the one used later
     elif not isinstance(resource, _Tasked):
         kind: type = type(resource)
@@ -429,7 +415,7 @@ def _with_profile(kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     credentials = getattr(plain, "credentials", None)
     if credentials is None:
         return arguments
-    headers = {**getattr(plain, "_credential_headers", {}), **(arguments.get("default_headers") or {})}
+    headers = {**getattr(plain, "_credential_headers", {}), **plain._custom_headers}  # noqa: SLF001 - 1.x: all there
     base_url = arguments.get("base_url") or plain.base_url
     return {**arguments, "credentials": credentials, "base_url": base_url, "default_headers": headers}
 

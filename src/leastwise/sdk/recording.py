@@ -22,8 +22,10 @@ import msgspec
 from anthropic import AsyncAnthropic
 
 from leastwise.errors import UpstreamFailure
+from leastwise.ladder import Task
 from leastwise.messages import JSON
-from leastwise.sdk.dropin import PREPARE, is_message_post, recast, response_of
+from leastwise.sdk import hook
+from leastwise.sdk.dropin import recast, response_of
 from leastwise.sdk.taps import attach
 from leastwise.sse import Events
 
@@ -94,38 +96,28 @@ class _Recording:
     with_options = copy
 
 
-class _SyncRecording(_Recording):
-    """Writes down each post to `/v1/messages`."""
+class _SyncRecording(_Recording, hook.Sync):
+    """Writes down each message."""
 
-    def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-        """Send a request and write it down."""
-        send = super().request  # type: ignore[misc]  # the class mixed with
-        if not is_message_post(options):
-            return send(cast_to, options, **kwargs)
-        if hasattr(self, PREPARE):
-            options = getattr(self, PREPARE)(options)
+    def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
+        """Answer a message and write it down."""
         page = _Page(self.leastwise_book, options)
         try:
-            payload = send(cast_to, options, **kwargs)
+            payload = super().leastwise_message(options, task, send)
         except BaseException as error:
             page.fail(error)
             raise
         return page.answer(payload)
 
 
-class _AsyncRecording(_Recording):
+class _AsyncRecording(_Recording, hook.Async):
     """The same on an event loop."""
 
-    async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
-        """Send a request and write it down."""
-        send = super().request  # type: ignore[misc]  # the class mixed with
-        if not is_message_post(options):
-            return await send(cast_to, options, **kwargs)
-        if hasattr(self, PREPARE):
-            options = await getattr(self, PREPARE)(options)
+    async def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
+        """Answer a message and write it down."""
         page = _Page(self.leastwise_book, options)
         try:
-            payload = await send(cast_to, options, **kwargs)
+            payload = await super().leastwise_message(options, task, send)
         except BaseException as error:
             page.fail(error)
             raise
@@ -137,10 +129,7 @@ class _Page:
 
     def __init__(self, book: _Book, options: Any) -> None:
         self._book = book
-        self._request = {
-            name: value for name, value in options.json_data.items() if not name.startswith("leastwise_")
-        }
-        self._request |= options.extra_json or {}
+        self._request: Mapping[str, JSON] = options.json_data
         self._is_stream = False
         self._body = bytearray()
         self._is_open = True
@@ -153,7 +142,11 @@ class _Page:
         """Write down the answer, now or when it has been read; return it."""
         response = response_of(payload)
         if response is None:
-            self._write(response=payload.to_dict(mode="json") if hasattr(payload, "to_dict") else payload)
+            self._write(
+                response=payload.to_dict(mode="json", warnings=False)
+                if hasattr(payload, "to_dict")
+                else payload
+            )
         elif response.is_stream_consumed:
             self._write(response=_decoded(response.content))
         else:

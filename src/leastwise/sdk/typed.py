@@ -1,4 +1,4 @@
-"""What type checkers see of the drop-in clients: the SDK's classes, with `task` on three methods.
+"""What type checkers see of the drop-in clients: the SDK's classes, with `task` where it is taken.
 
 Never run: `dropin` does the work. The SDK's own arguments stay as they are by keyword; checkers
 take them as they come, because a keyword cannot be added to a signature written elsewhere.
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
         BetaAsyncMessageStreamManager,
         BetaMessageStreamManager,
         MessageStreamManager,
+    )
+    from anthropic.lib.tools import (
+        BetaAsyncStreamingToolRunner,
+        BetaAsyncToolRunner,
+        BetaStreamingToolRunner,
+        BetaToolRunner,
     )
     from anthropic.types import Message, ParsedMessage, RawMessageStreamEvent
     from anthropic.types.beta import BetaMessage, BetaRawMessageStreamEvent
@@ -109,6 +115,17 @@ class BetaMessages(messages.Messages):
     ) -> ParsedBetaMessage[T]:
         """Create and parse a message."""
 
+    @overload  # type: ignore[override]  # as above
+    def tool_runner(
+        self, *, task: Task | None = None, stream: Literal[False] = False, **kwargs: Any
+    ) -> BetaToolRunner[Any]: ...
+    @overload
+    def tool_runner(
+        self, *, task: Task | None = None, stream: Literal[True], **kwargs: Any
+    ) -> BetaStreamingToolRunner[Any]: ...
+    def tool_runner(self, **kwargs: Any) -> Any:
+        """Run tools in a loop; each call carries the task."""
+
 
 class AsyncBetaMessages(messages.AsyncMessages):
     """`beta.messages` with `task`, on an event loop."""
@@ -135,6 +152,17 @@ class AsyncBetaMessages(messages.AsyncMessages):
         self, *, task: Task | None = None, output_format: type[T], **kwargs: Any
     ) -> ParsedBetaMessage[T]:
         """Create and parse a message."""
+
+    @overload  # type: ignore[override]  # as above
+    def tool_runner(
+        self, *, task: Task | None = None, stream: Literal[False] = False, **kwargs: Any
+    ) -> BetaAsyncToolRunner[Any]: ...
+    @overload
+    def tool_runner(
+        self, *, task: Task | None = None, stream: Literal[True], **kwargs: Any
+    ) -> BetaAsyncStreamingToolRunner[Any]: ...
+    def tool_runner(self, **kwargs: Any) -> Any:
+        """Run tools in a loop; each call carries the task."""
 
 
 class TaskedBeta(Beta):

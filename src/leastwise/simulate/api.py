@@ -156,7 +156,9 @@ class Simulator:
         try:
             return self._route(method, seen, request_id)
         except RefusedError as refused:
-            return _error(refused.status, refused.api_type, str(refused), request_id, {})
+            return _error(
+                refused.status, refused.api_type, str(refused), request_id, {}, details=refused.details
+            )
 
     def _route(self, method: str, seen: Seen, request_id: str) -> Response:
         route, _, query = seen.path.partition("?")
@@ -301,6 +303,15 @@ def _whole(status: int, body: bytes, headers: dict[str, str]) -> Response:
     return Response(status, headers, Body(iter([Piece(body)])))
 
 
-def _error(status: int, api_type: str, message: str, request_id: str, headers: Mapping[str, str]) -> Response:
-    error = {"type": "error", "error": {"type": api_type, "message": message}, "request_id": request_id}
+def _error(
+    status: int,
+    api_type: str,
+    message: str,
+    request_id: str,
+    headers: Mapping[str, str],
+    *,
+    details: Mapping[str, JSON] = MappingProxyType({}),
+) -> Response:
+    said = {"type": api_type, "message": message, **details}
+    error = {"type": "error", "error": said, "request_id": request_id}
     return _whole(status, ENCODE(error), {"request-id": request_id, **headers})

@@ -35,19 +35,22 @@ _UNTOUCHED: Final = {"temperature": 1, "top_p": 0.99}  # what Haiku 5.5 lets pas
 class RefusedError(Exception):
     """The simulated API answers an error; carries its status and type."""
 
-    def __init__(self, message: str, status: int, api_type: str) -> None:
+    def __init__(self, message: str, status: int, api_type: str, error_code: str) -> None:
         self.status = status
         self.api_type = api_type
+        self.details = {"details": {"error_code": error_code}} if error_code else {}
         super().__init__(message)
 
 
-def refuse(message: str, status: int = 400, api_type: str = "invalid_request_error") -> NoReturn:
+def refuse(
+    message: str, status: int = 400, api_type: str = "invalid_request_error", error_code: str = ""
+) -> NoReturn:
     """Answer an error.
 
     Raises:
         RefusedError: always.
     """
-    raise RefusedError(message, status, api_type)
+    raise RefusedError(message, status, api_type, error_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +161,8 @@ def check(ask: Ask) -> None:
         if is_refused(ask):
             refuse(words.format(ask=ask, model=ask.model))
     _check_betas(ask)
+    if ask.body.get("thread"):  # the SDK's tool runner asks, and goes on without when told so
+        refuse("thread: conversations are not kept here", error_code="thread_unsupported_request")
     _check_schema(ask)
     _check_context(ask)
     _check_turns(ask)

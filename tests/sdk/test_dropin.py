@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx2
 import pydantic
 import pytest
 
@@ -26,6 +25,7 @@ from leastwise.ladder import Mode
 from leastwise.simulate import Server, Simulator, serve
 from leastwise.stores import Query, Story
 from tests.kit import HAIKU, OPUS, SONNET
+from tests.sdk.majors import http
 
 ASK: Any = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
 PROOF: Any = [{"role": "user", "content": "is this proof right? Let n be even, then n squared is even."}]
@@ -330,7 +330,7 @@ def test_a_stream_that_breaks_is_cut_and_estimated(server: Server, make: Make, f
         server.simulator.truncate_next()
     stream = client.messages.create(model=OPUS, max_tokens=1024, messages=ASK, stream=True)
     if fault == "drop":
-        with pytest.raises(httpx2.RemoteProtocolError):
+        with pytest.raises(http.RemoteProtocolError):
             list(stream)
     else:
         list(stream)
@@ -422,6 +422,17 @@ def test_parent_and_forked_child_go_on_with_the_same_client(server: Server, make
     assert 0 == status
     assert ["ok"] * 48 == [one.exchange.result for one in stories(runtime)]
     assert [1] * 48 == [len(one.entries) for one in stories(runtime)]
+
+
+def test_a_copy_made_in_a_forked_child_has_connections_of_its_own(server: Server, make: Make) -> None:
+    client = sync_client(server, make())
+    client.messages.create(model="auto", max_tokens=1024, messages=ASK)
+    inherited = client._client
+    child = os.fork()
+    if child == 0:
+        os._exit(int(client.with_options(timeout=9)._client is inherited))
+    _, status = os.waitpid(child, 0)
+    assert 0 == status
 
 
 def test_outcome_by_id_and_after_pickling(server: Server, make: Make) -> None:

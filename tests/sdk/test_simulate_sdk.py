@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import anthropic
-import httpx2
 import pydantic
 import pytest
 
 from leastwise.simulate import Server, Simulator, serve
 from tests.kit import HAIKU, OPUS, Clock
+from tests.sdk.majors import http
 
 ASK: Any = [{"role": "user", "content": "Is this spam? Win $1000 now!"}]
 DESIGN: Any = [{"role": "user", "content": "Design a queue."}]
@@ -68,8 +68,7 @@ def test_create(client: anthropic.Anthropic, server: Server) -> None:
         charge.usage.input_tokens,
         charge.usage.output_tokens,
     )
-    assert message.usage.output_tokens_details is not None
-    assert 24 == message.usage.output_tokens_details.thinking_tokens
+    assert 24 == message.usage.to_dict()["output_tokens_details"]["thinking_tokens"]  # type: ignore[index]
 
 
 def test_create_asynchronously(server: Server) -> None:
@@ -158,8 +157,8 @@ def test_models(client: anthropic.Anthropic) -> None:
 
     haiku = next(row for row in rows if row.id == HAIKU)
     assert ("haiku", "active", 1_000_000) == (haiku.line, haiku.lifecycle, haiku.max_input_tokens)
-    assert haiku.capabilities is not None
-    assert haiku.capabilities.thinking.types.disabled.supported
+    capabilities: Any = haiku.to_dict()["capabilities"]
+    assert capabilities["thinking"]["types"]["disabled"]["supported"]
     assert haiku == client.models.retrieve(HAIKU)
     assert len({row.id for row in rows}) == len(rows) > 5
 
@@ -231,7 +230,7 @@ def test_a_dropped_connection(client: anthropic.Anthropic, server: Server, *, st
 
     server.simulator.drop_next(after_events=3)
 
-    with pytest.raises((httpx2.RemoteProtocolError, anthropic.APIConnectionError)):
+    with pytest.raises((http.RemoteProtocolError, anthropic.APIConnectionError)):
         ask()
 
     assert [True] == [charge.is_cut for charge in server.simulator.books]
@@ -289,7 +288,7 @@ def test_closing_the_server_ends_an_answer_that_nobody_ended() -> None:
 
 
 def address_of(server: Server) -> tuple[str, int]:
-    url = httpx2.URL(server.url)
+    url = http.URL(server.url)
     assert url.port is not None
     return url.host, url.port
 
@@ -311,7 +310,7 @@ def test_runs_until_it_is_interrupted() -> None:
     command = [sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - our own program
         assert process.stdout is not None
-        status = httpx2.head(process.stdout.readline().strip()).status_code
+        status = http.head(process.stdout.readline().strip()).status_code
         process.send_signal(signal.SIGINT)
 
     assert (200, 0) == (status, process.returncode)
@@ -321,4 +320,4 @@ def test_runs_until_it_is_interrupted() -> None:
 def test_serves_over_ipv6_too() -> None:
     with serve(host="::1") as server:
         assert server.url.startswith("http://[::1]:")
-        assert 200 == httpx2.head(server.url).status_code
+        assert 200 == http.head(server.url).status_code

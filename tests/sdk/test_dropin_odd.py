@@ -6,6 +6,7 @@ import asyncio
 import base64
 import copy
 import datetime as dt
+import gc
 import gzip
 import json
 import logging
@@ -15,14 +16,14 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from inspect import iscoroutinefunction
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx2
 import pydantic
 import pytest
-from anthropic import beta_tool
 
 import leastwise
 from leastwise.build import Runtime
@@ -30,7 +31,9 @@ from leastwise.config import load
 from leastwise.ladder import Mode
 from leastwise.ledger import Exchange
 from leastwise.simulate import Server, Simulator, serve
+from leastwise.stores import Story
 from tests.kit import HAIKU, OPUS
+from tests.sdk.majors import MAJOR, http
 
 ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
 CALL: dict[str, Any] = {"model": OPUS, "max_tokens": 64, "messages": ASK}
@@ -82,21 +85,33 @@ def make(tmp_path: Path) -> Iterator[Make]:
         runtime.close()
 
 
-def canned(content: bytes, kind: str = "application/json", encoding: str = "identity") -> httpx2.Client:
+def canned(content: bytes, kind: str = "application/json", encoding: str = "identity") -> Any:
     """Return an HTTP client that answers everything with these bytes."""
     given = {"content-type": kind, "request-id": "req_x", "content-encoding": encoding}
-    answer = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=given, content=content))
+    answer = http.MockTransport(lambda _: http.Response(200, headers=given, content=content))
     return anthropic.DefaultHttpxClient(transport=answer)
 
 
-def rows(runtime: Runtime) -> list[Exchange]:
+def get_weather(city: str) -> str:
+    """Return the weather."""
+    return f"sunny in {city}"
+
+
+def stories(runtime: Runtime) -> list[Story]:
     runtime.store.flush()
     ids = runtime.store.database.rows("SELECT id FROM exchange ORDER BY id")  # type: ignore[attr-defined]
-    found = [runtime.store.find(row["id"]) for row in ids]
-    return [story.exchange for story in found if story is not None]
+    return [story for row in ids if (story := runtime.store.find(row["id"])) is not None]
+
+
+def rows(runtime: Runtime) -> list[Exchange]:
+    return [story.exchange for story in stories(runtime)]
 
 
 Use = Callable[[anthropic.Anthropic], Any]
+
+no_credentials_in_0 = pytest.mark.skipif(
+    MAJOR == 0, reason="SDK 0.x knows neither profiles nor `credentials=`"
+)
 
 
 def create(client: anthropic.Anthropic) -> Any:
@@ -137,6 +152,9 @@ def whole(**changes: Any) -> bytes:
     return json.dumps({**MESSAGE, **changes}).encode()
 
 
+USE = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Paris"}}
+TOOL_TURNS = (whole(content=[USE], stop_reason="tool_use"), whole(id="msg_2"))
+
 JSON, HTML = "application/json", "text/html"
 #: By name: the content, its type, the call, and the row's result and certainty.
 ODD_ANSWERS: dict[str, tuple[bytes, str, Use, str, str]] = {
@@ -154,7 +172,7 @@ ODD_ANSWERS: dict[str, tuple[bytes, str, Use, str, str]] = {
     "streamed, bad json": (b"{oops", JSON, read, "cut", "estimated"),
     "a stream that is none": (whole(), JSON, events, "ok", "exact"),
     "parsed in vain": (whole(), JSON, parse, "ok", "exact"),
-    "as httpx": (whole(), JSON, posted("/v1/messages", httpx2.Response), "ok", "exact"),
+    "as httpx": (whole(), JSON, posted("/v1/messages", http.Response), "ok", "exact"),
     "as a dict": (whole(), JSON, posted("v1/messages", object), "ok", "exact"),
     "cast in vain": (whole(), JSON, posted("/v1/messages", dict), "ok", "exact"),
 }
@@ -220,19 +238,22 @@ def test_an_odd_body_goes_out_as_the_sdk_would_send_it(
             arguments["messages"][0]["content"][0]["source"]["data"] = image
         return arguments
 
-    def send(client: anthropic.Anthropic) -> str:
+    def sent(client: anthropic.Anthropic) -> tuple[str, bytes | None]:
+        """Return what became of it, and the body that arrived; SDK 0.x refuses some itself."""
+        before = len(server.simulator.requests)
         with client:
             try:
-                client.messages.create(**given())
+                end = client.messages.create(**given()).type
             except anthropic.APIStatusError as error:
-                return str(error.status_code)
-            return "answered"
+                end = str(error.status_code)
+            except TypeError as error:
+                end = str(error)
+        arrived = server.simulator.requests[before:]
+        return end, arrived[0].body if arrived else None
 
-    alone = send(anthropic.Anthropic(api_key="k", base_url=server.url))
-    body = server.simulator.requests[-1].body
-    assert alone == send(leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=make()))
-    assert body == server.simulator.requests[-1].body
-    assert name != "an image from a file" or base64.b64encode(image.read_bytes()) in body
+    alone = sent(anthropic.Anthropic(api_key="k", base_url=server.url))
+    assert alone == sent(leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=make()))
+    assert name != "an image from a file" or base64.b64encode(image.read_bytes()) in (alone[1] or b"")
 
 
 def test_extra_query_headers_and_timeouts_pass(server: Server, make: Make) -> None:
@@ -243,6 +264,121 @@ def test_extra_query_headers_and_timeouts_pass(server: Server, make: Make) -> No
         server.simulator.stall_next(5)
         with pytest.raises(anthropic.APITimeoutError):
             client.with_options(max_retries=0).messages.create(**CALL, timeout=0.2)
+
+
+def test_what_is_given_beside_the_body_works_on_a_copy_too(server: Server, make: Make) -> None:
+    runtime = make()
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime, max_retries=0) as client:
+        patient = client.with_options(max_retries=2)
+        server.simulator.fail_next(2, status=529, headers={"retry-after-ms": "1"})
+        patient.messages.create(**CALL, extra_body={"metadata": {"user_id": "u"}})
+        assert b'"user_id":"u"' in server.simulator.requests[-1].body
+        server.simulator.fail_next(2, status=529, headers={"retry-after-ms": "1"})
+        with pytest.raises(anthropic.APIStatusError):
+            client.messages.create(**CALL)
+        with pytest.raises(anthropic.APIStatusError):
+            client.messages.create(**CALL)
+    assert [3, 1, 1] == [len(story.entries) for story in stories(runtime)]
+
+
+def test_an_answer_too_long_to_wait_for_is_the_sdks_error_and_no_cost(make: Make) -> None:
+    def use(client: anthropic.Anthropic) -> Any:
+        return client.messages.create(**{**CALL, "max_tokens": 100_000})
+
+    runtime = make()
+    ours = outcome_of(use, leastwise.Anthropic(api_key="k", leastwise=runtime))
+    assert outcome_of(use, anthropic.Anthropic(api_key="k")) == ours
+    assert "ValueError" == ours[0]
+    assert [] == rows(runtime)
+
+
+# SDK 0.x warns of the only way to ask its `parse` for a model.
+@pytest.mark.filterwarnings("ignore:The 'output_format' parameter is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("way", ["create", "stream", "parse"])
+def test_betas_are_sent_and_known(server: Server, make: Make, way: str) -> None:
+    runtime = make()
+    task = leastwise.Task(tag="t")
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        method: Any = getattr(client.beta.messages, way)
+        form = {"output_format": Verdict} if way == "parse" else {}
+        answer = method(**CALL, **form, betas=["context-management-2025-06-27"], task=task)
+        if way == "stream":
+            with answer as stream:
+                answer = stream.get_final_message()
+        seen = server.simulator.requests[-1]
+    assert OPUS == answer.model
+    assert "context-management-2025-06-27" in seen.headers["anthropic-beta"].split(",")
+    assert way != "parse" or isinstance(answer.parsed_output, Verdict)
+    assert [("ok", "exact", "t")] == [(row.result, row.certainty, row.tag) for row in rows(runtime)]
+
+
+BATCH: dict[str, Any] = {
+    "id": "msgbatch_1",
+    "type": "message_batch",
+    "processing_status": "ended",
+    "request_counts": {"processing": 0, "succeeded": 1, "errored": 0, "canceled": 0, "expired": 0},
+    "results_url": "https://api.anthropic.com/v1/messages/batches/msgbatch_1/results",
+    "created_at": "2026-11-23T12:00:00Z",
+    "expires_at": "2026-11-24T12:00:00Z",
+    "ended_at": None,
+    "archived_at": None,
+    "cancel_initiated_at": None,
+}
+
+
+def batches(request: Any) -> Any:
+    """Answer as the API of batches does."""
+    if request.url.path.endswith("/results"):
+        line = {"custom_id": "a", "result": {"type": "succeeded", "message": MESSAGE}}
+        return http.Response(200, content=json.dumps(line).encode() + b"\n")
+    if request.method == "GET" and request.url.path.endswith("/batches"):
+        return http.Response(
+            200, json={"data": [BATCH], "has_more": False, "first_id": None, "last_id": None}
+        )
+    return http.Response(200, json=BATCH)
+
+
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_batches_pass_and_are_not_in_the_ledger(make: Make, *, is_wrapped: bool) -> None:
+    runtime, sent = make("enforce"), []
+
+    def answer(request: Any) -> Any:
+        sent.append(request.content)
+        return batches(request)
+
+    given: Any = {
+        "api_key": "k",
+        "http_client": anthropic.DefaultHttpxClient(transport=http.MockTransport(answer)),
+    }
+    with (
+        leastwise.wrap(anthropic.Anthropic(**given), leastwise=runtime)
+        if is_wrapped
+        else leastwise.Anthropic(**given, leastwise=runtime)
+    ) as client:
+        both: list[Any] = [client.messages, client.beta.messages]
+        for messages in both:
+            made = messages.batches.create(requests=[{"custom_id": "a", "params": CALL}])
+            assert CALL == json.loads(sent[-1])["requests"][0]["params"]
+            assert made.id == messages.batches.retrieve(made.id).id
+            assert ["msgbatch_1"] == [one.id for one in messages.batches.list()]
+            (line,) = messages.batches.results(made.id)
+            assert line.result.type == "succeeded"
+            assert "msg_1" == line.result.message.id
+    assert [] == rows(runtime)
+
+
+def test_async_batches_pass(make: Make) -> None:
+    async def work(runtime: Runtime) -> str:
+        connections = anthropic.DefaultAsyncHttpxClient(transport=http.MockTransport(batches))
+        async with leastwise.AsyncAnthropic(
+            api_key="k", http_client=connections, leastwise=runtime
+        ) as client:
+            made = await client.messages.batches.create(requests=[])
+            return made.id
+
+    runtime = make()
+    assert "msgbatch_1" == asyncio.run(work(runtime))
+    assert [] == rows(runtime)
 
 
 def test_what_a_turn_gave_may_be_given_back(server: Server, make: Make) -> None:
@@ -291,7 +427,7 @@ def test_a_warning_of_the_sdk_names_the_callers_line(
         method = getattr(messages, "create" if way == "beta" else way)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            method(**{**CALL, "model": "claude-sonnet-4-5"}, task=task)
+            method(**{**CALL, "model": "claude-3-7-sonnet-20250219"}, task=task)
     assert [__file__] == [one.filename for one in caught if one.category is DeprecationWarning]
 
 
@@ -330,21 +466,31 @@ def test_copies_of_every_kind_of_client_stay_leastwise(make: Make) -> None:
     ]
     for client, model in kinds:
         with client:
-            for one in (client, client.with_options(timeout=9), client.copy(max_retries=1)):
+            kept = {"http_client": client._client}  # Bedrock's and Vertex's copies make a new one
+            for one in (client, client.with_options(timeout=9, **kept), client.copy(max_retries=1, **kept)):
                 assert isinstance(one, type(client))
                 assert "msg_1" == one.messages.create(**{**CALL, "model": model}).id
                 assert leastwise.outcome("msg_1", client=one) is not None
-    assert 12 == len(rows(runtime))
+                beta: Any = one.beta.messages
+                assert "msg_1" == beta.create(**{**CALL, "model": model}, task=leastwise.Task(tag="t")).id
+    assert ["", "t"] * 12 == [row.tag for row in rows(runtime)]
+
+
+def sent_key(server: Server) -> str | None:
+    """Return the API key that was sent last; since SDK 2.0 it goes as a bearer token."""
+    headers = server.simulator.requests[-1].headers
+    return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
 
 
 def test_a_copy_with_another_key_sends_that_key(server: Server, make: Make) -> None:
     with leastwise.Anthropic(api_key="old", base_url=server.url, leastwise=make()) as client:
         client.copy(api_key="new").messages.create(**CALL)
-        assert "Bearer new" == server.simulator.requests[-1].headers["authorization"]
+        assert "new" == sent_key(server)
         client.messages.create(**CALL)
-        assert "Bearer old" == server.simulator.requests[-1].headers["authorization"]
+        assert "old" == sent_key(server)
 
 
+@no_credentials_in_0
 def test_credentials_of_a_profile_are_found_and_copied(
     server: Server, make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -382,11 +528,12 @@ def test_credentials_of_a_profile_are_found_and_copied(
             one.messages.create(**CALL)
             assert expected == sent()
         client.copy(api_key="mine", base_url=server.url).messages.create(**CALL)
-        assert "Bearer mine" == sent()[0]
+        assert "mine" == sent_key(server)
 
 
+@no_credentials_in_0
 def test_credentials_that_were_given_are_copied(server: Server, make: Make) -> None:
-    def credentials(**_: object) -> anthropic.AccessToken:
+    def credentials(**_: object) -> Any:
         return anthropic.AccessToken(token="from-a-provider")
 
     with leastwise.Anthropic(credentials=credentials, base_url=server.url, leastwise=make()) as client:
@@ -395,23 +542,78 @@ def test_credentials_that_were_given_are_copied(server: Server, make: Make) -> N
             assert "Bearer from-a-provider" == server.simulator.requests[-1].headers["authorization"]
 
 
-def test_the_sdks_tool_runner_passes_through_exchanges(make: Make) -> None:
-    @beta_tool
-    def get_weather(city: str) -> str:
-        """Return the weather."""
-        return f"sunny in {city}"
+def answering(*contents: bytes) -> Any:
+    """Return an HTTP transport that gives these answers in turn."""
+    given = {"content-type": "application/json"}
+    answers = iter(contents)
+    return http.MockTransport(lambda _: http.Response(200, headers=given, content=next(answers)))
 
-    use = {"type": "tool_use", "id": "toolu_1", "name": "get_weather", "input": {"city": "Paris"}}
-    answers = iter([whole(content=[use], stop_reason="tool_use"), whole(id="msg_2")])
-    transport = httpx2.MockTransport(
-        lambda _: httpx2.Response(200, headers={"content-type": "application/json"}, content=next(answers))
-    )
+
+@pytest.mark.parametrize("task", [None, leastwise.Task(tag="t")])
+def test_the_sdks_tool_runner_passes_through_exchanges(make: Make, task: leastwise.Task | None) -> None:
     runtime = make()
-    http = anthropic.DefaultHttpxClient(transport=transport)
-    with leastwise.Anthropic(api_key="k", http_client=http, leastwise=runtime) as client:
-        runner = client.beta.messages.tool_runner(**CALL, tools=[get_weather])
+    connections = anthropic.DefaultHttpxClient(transport=answering(*TOOL_TURNS))
+    with leastwise.Anthropic(api_key="k", http_client=connections, leastwise=runtime) as client:
+        runner = client.beta.messages.tool_runner(**CALL, tools=[anthropic.beta_tool(get_weather)], task=task)
         assert ["tool_use", "end_turn"] == [message.stop_reason for message in runner]
-    assert [COST, COST] == [row.spent_nusd for row in rows(runtime)]
+    assert [(COST, task.tag if task else "")] * 2 == [(row.spent_nusd, row.tag) for row in rows(runtime)]
+
+
+def test_an_async_tool_runner_passes_through_exchanges(make: Make) -> None:
+    async def work(runtime: Runtime) -> list[str | None]:
+        async def get_weather(city: str) -> str:
+            """Return the weather."""
+            return f"sunny in {city}"
+
+        connections = anthropic.DefaultAsyncHttpxClient(transport=answering(*TOOL_TURNS))
+        async with leastwise.AsyncAnthropic(
+            api_key="k", http_client=connections, leastwise=runtime
+        ) as client:
+            runner = client.beta.messages.tool_runner(
+                **CALL, tools=[anthropic.beta_async_tool(get_weather)], task=leastwise.Task(tag="t")
+            )
+            return [message.stop_reason async for message in runner]
+
+    runtime = make()
+    assert ["tool_use", "end_turn"] == asyncio.run(work(runtime))
+    assert [(COST, "t")] * 2 == [(row.spent_nusd, row.tag) for row in rows(runtime)]
+
+
+def test_a_streaming_tool_runner_passes_through_exchanges(server: Server, make: Make) -> None:
+    runtime = make()
+    ask = {"role": "user", "content": "What is the weather in Paris? use the tool"}
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        runner = client.beta.messages.tool_runner(
+            model=OPUS,
+            max_tokens=2048,
+            messages=[ask],
+            tools=[anthropic.beta_tool(get_weather)],
+            stream=True,
+            task=leastwise.Task(tag="t"),
+        )
+        ends = [stream.get_final_message().stop_reason for stream in runner]
+    assert ["tool_use", "end_turn"] == ends
+    found = [(row.result, row.certainty, row.tag) for row in rows(runtime)]
+    # SDK 2.12 first asks for a thread kept by the server, which the simulator refuses.
+    assert [("ok", "exact", "t")] * 2 == [row for row in found if row[0] != "error"]
+    assert {"t"} == {tag for _, _, tag in found}
+
+
+def test_a_library_that_asks_is_told_which_methods_are_coroutines(make: Make) -> None:
+    client = leastwise.AsyncAnthropic(api_key="k", leastwise=make())
+    for messages in (client.messages, client.beta.messages):
+        assert [True, True] == [iscoroutinefunction(one) for one in (messages.create, messages.parse)]
+        assert not iscoroutinefunction(messages.stream)
+
+
+def test_a_resource_has_the_methods_that_the_sdk_gives_it(make: Make) -> None:
+    with (
+        leastwise.Anthropic(api_key="k", leastwise=make()) as ours,
+        anthropic.Anthropic(api_key="k") as alone,
+    ):
+        for path in ("messages", "beta.messages"):
+            one, other = attrgetter(path)(ours), attrgetter(path)(alone)
+            assert [n for n in dir(other) if n[0] != "_"] == [n for n in dir(one) if n[0] != "_"]
 
 
 @pytest.mark.parametrize("how", ["iter_lines", "iter_text", "iter_bytes", "read", "parse"])
@@ -441,7 +643,7 @@ def leave(client: anthropic.Anthropic) -> None:
 def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Server, make: Make) -> None:
     runtime = make()
     with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
-        stream = client.messages.create(**CALL, stream=True)
+        stream: Any = client.messages.create(**CALL, stream=True)
         next(stream)
         stream.close()
         stream.close()
@@ -453,9 +655,22 @@ def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Se
         server.simulator.interrupt_next(2)
         with pytest.raises(anthropic.APIStatusError):
             list(client.messages.create(**CALL, stream=True))
+        gc.collect()  # SDK 0.x lets go of a stream that was broken off when it is collected
         pool = client._client._transport._pool  # type: ignore[attr-defined]
         assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
     assert ["abandoned", "abandoned", "ok", "cut"] == [row.result for row in rows(runtime)]
+
+
+def test_a_stream_that_was_broken_off_after_its_last_event_is_whole(server: Server, make: Make) -> None:
+    runtime = make()
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        stream = client.messages.create(**CALL, stream=True)
+        for event in stream:
+            if event.type == "message_stop":
+                break
+        outcome = leastwise.outcome(stream)
+    assert outcome is not None
+    assert ("ok", "exact") == (outcome.result, outcome.certainty)
 
 
 def test_a_stream_closed_by_another_thread_leaves_one_row(make: Make) -> None:
@@ -469,7 +684,7 @@ def test_a_stream_closed_by_another_thread_leaves_one_row(make: Make) -> None:
             next(stream)
             closer = threading.Thread(target=stream.close)
             closer.start()
-            with suppress(httpx2.HTTPError, httpx2.StreamError, ValueError):
+            with suppress(http.HTTPError, http.StreamError, ValueError):
                 list(stream)
             closer.join()
     assert 5 == len(rows(runtime))
@@ -503,7 +718,8 @@ def test_many_async_calls_of_which_some_are_cancelled_leave_a_row_each(make: Mak
             for _ in range(20):
                 await asyncio.sleep(0.01)
             pool = client._client._transport._pool  # type: ignore[attr-defined]
-            assert all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
+            is_free = all(connection.is_idle() or connection.is_closed() for connection in pool.connections)
+            assert is_free or MAJOR == 0  # SDK 0.x by itself keeps connections of cancelled calls
             assert {asyncio.current_task()} == asyncio.all_tasks()
         return Counter(type(end).__name__ for end in ends)
 

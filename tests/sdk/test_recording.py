@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx2
 import pydantic
 import pytest
 
@@ -22,6 +21,7 @@ from leastwise.cli import app
 from leastwise.config import load
 from leastwise.simulate import Server, serve
 from tests.kit import HAIKU, OPUS
+from tests.sdk.majors import http
 
 ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
 CALL: dict[str, Any] = {"model": OPUS, "max_tokens": 2048, "messages": ASK}
@@ -126,7 +126,7 @@ def test_errors_and_what_was_left_are_written(
     with recording.messages.create(**CALL, stream=True) as stream:
         next(iter(stream))
     server.simulator.drop_next(after_events=3)
-    with pytest.raises(httpx2.RemoteProtocolError), recording.messages.create(**CALL, stream=True) as stream:
+    with pytest.raises(http.RemoteProtocolError), recording.messages.create(**CALL, stream=True) as stream:
         list(stream)
     server.simulator.malform_next()
     with pytest.raises(json.JSONDecodeError), recording.messages.create(**CALL, stream=True) as stream:
@@ -202,8 +202,8 @@ def test_a_file_that_cannot_be_written_any_more_withholds_no_answer(
 def test_an_answer_that_is_no_message_is_written_as_it_came(
     path: Path, content: bytes, kind: str, written: object
 ) -> None:
-    transport = httpx2.MockTransport(
-        lambda _: httpx2.Response(200, headers={"content-type": kind}, content=content)
+    transport = http.MockTransport(
+        lambda _: http.Response(200, headers={"content-type": kind}, content=content)
     )
     with anthropic.Anthropic(
         api_key="k", http_client=anthropic.DefaultHttpxClient(transport=transport), max_retries=0
