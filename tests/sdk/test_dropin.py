@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
@@ -20,6 +22,7 @@ import pytest
 
 import leastwise
 from leastwise.build import Runtime
+from leastwise.catalogue import Catalogue
 from leastwise.config import load
 from leastwise.ladder import Mode
 from leastwise.simulate import Server, Simulator, serve
@@ -481,3 +484,120 @@ def test_a_named_upstream_without_its_key_is_said_and_costs_nothing(server: Serv
         (one,) = stories(runtime)
         assert ("error", 0) == (one.exchange.result, one.exchange.spent_nusd)
         client.close()
+
+
+# --- what is adapted to another model, on the wire ------------------------------------------------------
+
+
+def old_and_opus(make: Make, folder: Path) -> Runtime:
+    """Return a runtime that routes, on a ladder of haiku 4.5 and opus 5.5; `make` closes it."""
+    (folder / "leastwise.toml").write_text(
+        'schema = 1\n[[tier]]\nname = "old"\nmodel = "claude-haiku-4-5"\n'
+        f'[[tier]]\nname = "opus"\nmodel = "{OPUS}"\n'
+    )
+    return make("enforce")
+
+
+def test_what_the_other_model_would_refuse_is_not_sent(server: Server, make: Make, tmp_path: Path) -> None:
+    runtime = old_and_opus(make, tmp_path)
+    client = sync_client(server, runtime)
+    before = len(server.simulator.requests)
+
+    message = client.beta.messages.create(
+        model=OPUS,
+        max_tokens=100_000,
+        messages=ASK,
+        betas=["effort-2025-11-24", "interleaved-thinking-2025-05-14"],
+        output_config={"effort": "high"},
+        timeout=60,
+    )
+
+    (seen,) = server.simulator.requests[before:]
+    assert ("claude-haiku-4-5", "end_turn") == (message.model, message.stop_reason)
+    assert "interleaved-thinking-2025-05-14" == seen.headers["anthropic-beta"]
+    body = json.loads(seen.body)
+    assert (64_000, False) == (body["max_tokens"], "output_config" in body)
+    outcome = leastwise.outcome(message)
+    assert outcome is not None
+    expected = "adapted: max_tokens 100,000 -> 64,000, output_config.effort removed, "
+    assert f"{expected}anthropic-beta.effort-2025-11-24 removed" == outcome.reasons[-1].words
+
+
+def test_the_last_beta_that_means_nothing_there_takes_its_header_along(
+    server: Server, make: Make, tmp_path: Path
+) -> None:
+    runtime = old_and_opus(make, tmp_path)
+    client = sync_client(server, runtime, default_headers={"anthropic-beta": "effort-2025-11-24"})
+    before = len(server.simulator.requests)
+
+    message = client.messages.create(model=OPUS, max_tokens=2_000, messages=ASK)
+
+    assert "claude-haiku-4-5" == message.model
+    assert "anthropic-beta" not in server.simulator.requests[before].headers
+
+
+def test_a_refusal_of_a_swap_is_counted_by_model_and_member(server: Server, make: Make) -> None:
+    runtime = make("enforce")
+    client = sync_client(server, runtime)
+    first = client.messages.create(model=HAIKU, max_tokens=2_000, messages=ASK, system="Be brief")
+    turns: Any = [*ASK, {"role": "assistant", "content": [part.to_dict() for part in first.content]}, *ASK]
+
+    # Opus does not read what haiku thought, and so does not mind that the system prompt has changed.
+    message = client.messages.create(model=OPUS, max_tokens=2_000, messages=turns, system="Be long")
+
+    assert OPUS == message.model
+    assert {(HAIKU, "messages"): 1} == runtime.store.misfits(0)
+    outcome = leastwise.outcome(message)
+    assert outcome is not None
+    assert "refused with 400 on messages: sent as received" == outcome.reasons[-1].words
+
+
+# --- what the upstream says of its models ---------------------------------------------------------------
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    for thread in threading.enumerate():
+        if thread.name == "leastwise-models":
+            thread.join(30)
+    assert what()
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_a_client_asks_once_which_models_there_are_and_nobody_waits(
+    tmp_path: Path, *, is_async: bool
+) -> None:
+    with serve() as server:
+        environ = {"XDG_CACHE_HOME": str(tmp_path), "ANTHROPIC_BASE_URL": server.url}
+        config = load(None, environ, cwd=tmp_path, arguments={"store.url": ":memory:"})
+        with Runtime(config) as runtime:
+            for _ in range(2):
+                ask_once(server, runtime, is_async=is_async)
+            asked = Catalogue(config.cache_folder)
+            wait_for(lambda: asked.is_fresh(server.url, time.time()))
+            assert 1 == sum(seen.path.startswith("/v1/models") for seen in server.simulator.requests)
+
+
+def ask_once(server: Server, runtime: Runtime, *, is_async: bool) -> None:
+    if is_async:
+
+        async def ask() -> None:
+            async with leastwise.AsyncAnthropic(
+                api_key="k", base_url=server.url, leastwise=runtime
+            ) as client:
+                await client.messages.create(model=HAIKU, max_tokens=50, messages=ASK)
+
+        asyncio.run(ask())
+    else:
+        sync_client(server, runtime).messages.create(model=HAIKU, max_tokens=50, messages=ASK)
+
+
+def test_an_upstream_that_lists_nothing_is_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "leastwise")
+    with serve() as server:
+        environ = {"XDG_CACHE_HOME": str(tmp_path), "ANTHROPIC_BASE_URL": server.url}
+        with Runtime(load(None, environ, cwd=tmp_path, arguments={"store.url": ":memory:"})) as runtime:
+            with pytest.raises(anthropic.AuthenticationError):
+                sync_client(server, runtime).with_options(api_key="invalid").messages.create(
+                    model=HAIKU, max_tokens=50, messages=ASK
+                )
+            wait_for(lambda: "did not list its models: AuthenticationError" in caplog.text)

@@ -357,7 +357,7 @@ def unfit(*models: str) -> Any:
         (of(SPAM), [HAIKU], SONNET, 1),
         (of(SPAM), [HAIKU, SONNET], OPUS, 2),
         (of(SPAM), [HAIKU, SONNET, OPUS], OPUS, 3),
-        (of(BUILD), [OPUS], OPUS, 1),
+        (of(BUILD), [OPUS], SONNET, 1),
         (of(SPAM, OPUS), [HAIKU], SONNET, 1),
         (of(SPAM, OPUS), [HAIKU, SONNET, OPUS], OPUS, 2),
         (of(BUILD, OPUS), [OPUS], OPUS, 0),
@@ -368,6 +368,15 @@ def test_what_does_not_fit_goes_up(request_: dict[str, Any], no: list[str], mode
 
     assert model == decision.model
     assert count == [reason.code for reason in decision.reasons].count(Code.UNFIT)
+
+
+def test_what_fits_no_dearer_tier_goes_where_it_fits() -> None:
+    """Such as a forced tool, which Haiku 5.5 takes and the tiers above it do not."""
+    router = Router(fits=unfit(SONNET, OPUS))
+
+    assert [HAIKU, HAIKU, HAIKU] == [router.decide(ask).model for ask in (PROOF, BUILD, SUMMARY)]
+    assert "does not fit opus: the prompt is too long" == router.decide(PROOF).reasons[-1].words
+    assert SONNET == Router(fits=unfit(OPUS)).decide(BUILD).model
 
 
 def test_what_is_adapted_is_told_wherever_it_goes() -> None:

@@ -482,7 +482,7 @@ class Router:
             why = self._fits(case.request, here.model).misfit
             if not why:
                 return
-            tier = self._next(case, here) or self._last_resort(case)
+            tier = self._next(case, here) or self._fitting_below(case) or self._last_resort(case)
             case.go(tier, Code.UNFIT, f"does not fit {_name(here)}: {why}")
             if tier.name not in self._ranks or self._ranks[tier.name] <= self._ranks.get(here.name, -1):
                 return
@@ -589,6 +589,13 @@ class Router:
     def _tokens_on(self, case: _Case, model: str) -> int:
         found = self._models.get(model)
         return self._tokens(case, found.tokenizer if found is not None else "old")
+
+    def _fitting_below(self, case: _Case) -> Tier | None:
+        """Return, for `auto`, the dearest tier that the request fits, where it fits none from here up."""
+        if not case.is_auto or not self._fits(case.request, self._last_resort(case).model).misfit:
+            return None
+        fitting = (tier for tier in case.choices if not self._fits(case.request, tier.model).misfit)
+        return max(fitting, key=lambda tier: self._ranks[tier.name], default=None)
 
     # --- the answer ----------------------------------------------------------------------------------
 

@@ -15,14 +15,18 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
+import threading
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import cache, cached_property
+from dataclasses import replace
+from functools import cache, cached_property, partial
 from typing import Any, Final, NamedTuple, TypeVar
 
 import anthropic
+from anthropic import Omit
 from anthropic._resource import AsyncAPIResource  # exported nowhere else
 
 from leastwise import client as drivers
@@ -31,14 +35,19 @@ from leastwise.config import Upstream
 from leastwise.errors import ConfigError, UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Mode, Outcome, Task
-from leastwise.messages import Facts, Held, Reply, Request, Usage
+from leastwise.messages import LEFT_OUT, Facts, Held, Reply, Request, Usage, text_of
 from leastwise.sdk import hook
 from leastwise.sdk.taps import attach, listeners_of
 from leastwise.sse import Tap
 from leastwise.steps import Send, Steps
 
+_log: Final = logging.getLogger(__name__)
+
 Client = TypeVar("Client", bound=Any)
 
+_PATH: Final = "/v1/messages"
+_BETA: Final = "anthropic-beta"
+_PATIENCE_S: Final = 10.0
 _EVENTS: Final = "text/event-stream"
 _CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
 _NAMED: Final = ("api_key", "auth_token", "credentials", "config", "profile")
@@ -95,11 +104,9 @@ class _Routing:
         """Return the body that the prepared options hold, and the exchange that answers it."""
         body: Mapping[str, Any] = options.json_data
         headers = self._leastwise_headers(options)
-        request = Request.of(
-            body,
-            version=headers.get("anthropic-version", ""),
-            betas=[beta for beta in headers.get("anthropic-beta", "").split(",") if beta],
-        )
+        betas = [beta.strip() for beta in headers.get(_BETA, "").split(",") if beta.strip()]
+        request = Request.of(body, version=headers.get("anthropic-version", ""), betas=betas)
+        self._leastwise_list_models()
         retries = options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
         call = self.leastwise.call(request, task or Task(), max_retries=retries, headers=headers)
         return body, exchange(call, self.leastwise.terms)
@@ -113,13 +120,36 @@ class _Routing:
 
     def _leastwise_options(self, options: Any, body: Mapping[str, Any], step: Send) -> Any:
         """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
+        if step.is_own:
+            plain = {name: step.request.get(name) for name in step.request.names}
+            return type(options).construct(
+                method="post", url=_PATH, json_data=plain, timeout=options.timeout, max_retries=0
+            )
         attempt = copy.copy(options)
         attempt.max_retries = 0
-        attempt.json_data = {**body, **step.request.changes}
-        if step.upstream != OWN_UPSTREAM and isinstance(options.headers, Mapping):
+        changed = {**body, **step.request.changes}
+        attempt.json_data = {name: value for name, value in changed.items() if value is not LEFT_OUT}
+        headers = dict(options.headers) if isinstance(options.headers, Mapping) else {}
+        if step.upstream != OWN_UPSTREAM:
             # The caller's credentials are for the caller's upstream.
-            attempt.headers = {n: v for n, v in options.headers.items() if n.lower() not in _CREDENTIALS}
+            headers = {name: value for name, value in headers.items() if name.lower() not in _CREDENTIALS}
+        if _has_fewer_betas(step.request, headers, self.default_headers):  # type: ignore[attr-defined]  # the SDK's
+            headers = {name: value for name, value in headers.items() if name.lower() != _BETA}
+            headers[_BETA] = ",".join(step.request.betas) or Omit()
+        attempt.headers = headers or options.headers
         return attempt
+
+    def _leastwise_list_models(self) -> None:
+        """Have the upstream asked for its models, beside this call, when it is time."""
+        own: Any = self
+        is_plain = isinstance(self, anthropic.Anthropic | anthropic.AsyncAnthropic)
+        if not is_plain or type(own._client).__name__ not in _SDKS_OWN:  # noqa: SLF001 - the SDK's
+            return  # a cloud's, or a caller's own way to the upstream, which may be no way for others
+        base_url = str(own.base_url)
+        named = {name: value for name in ("api_key", "auth_token") if (value := getattr(own, name))}
+        if named and self.leastwise.wants_models(base_url):
+            ask = partial(_list_models, self.leastwise, base_url, named)
+            threading.Thread(target=ask, name="leastwise-models", daemon=True).start()
 
     def _leastwise_failure(self, error: Exception) -> UpstreamFailure:
         """Return the SDK's exception as a failed attempt, with the SDK's own word on retrying it."""
@@ -127,8 +157,13 @@ class _Routing:
             headers = {name.lower(): value for name, value in error.response.headers.items()}
             should = self._should_retry(error.response)  # type: ignore[attr-defined]  # the SDK's
             headers["x-should-retry"] = "true" if should else "false"
+            said = error.body.get("error") if isinstance(error.body, Mapping) else None
             return UpstreamFailure(
-                error, status=error.status_code, headers=headers, request_id=error.request_id
+                error,
+                status=error.status_code,
+                headers=headers,
+                request_id=error.request_id,
+                message=text_of(said, "message"),
             )
         if isinstance(error, anthropic.APIConnectionError):
             was_sent = type(error.__cause__).__name__ not in _NEVER_SENT
@@ -206,10 +241,10 @@ class _SyncRouting(_Routing, hook.Sync):
         def upstream(step: Send) -> Reply:
             attempt = self._leastwise_options(options, body, step)
             try:
-                payload = send(attempt, self._leastwise_other(step.upstream))
+                payload = send(attempt, self._leastwise_other(step.upstream), is_own=step.is_own)
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
                 return self._leastwise_reply(error)
-            return _reply(payload)
+            return _decoded(_reply(payload)) if step.is_own else _reply(payload)
 
         return _deliver(drivers.run(steps, upstream, self.leastwise.desk))
 
@@ -234,10 +269,10 @@ class _AsyncRouting(_Routing, hook.Async):
         async def upstream(step: Send) -> Reply:
             attempt = self._leastwise_options(options, body, step)
             try:
-                payload = await send(attempt, self._leastwise_other(step.upstream))
+                payload = await send(attempt, self._leastwise_other(step.upstream), is_own=step.is_own)
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
                 return self._leastwise_reply(error)
-            return _reply(payload)
+            return _decoded(_reply(payload)) if step.is_own else _reply(payload)
 
         return _deliver(await drivers.run_async(steps, upstream, self.leastwise.desk))
 
@@ -266,6 +301,28 @@ def _reply(payload: Any) -> Reply:
         is_complete=hasattr(payload, "content"),
     )
     return Reply(payload, facts, request_id=str(getattr(payload, "_request_id", "") or ""))
+
+
+def _decoded(reply: Reply) -> Reply:
+    """Return the answer to a request of ours as the core reads it."""
+    return replace(reply, payload=reply.payload.to_dict())
+
+
+def _has_fewer_betas(request: Request, *given: Mapping[str, Any]) -> bool:
+    """Tell whether the request no longer names all the betas that these headers do."""
+    found = [value for headers in given for name, value in headers.items() if name.lower() == _BETA]
+    sent = {beta.strip() for value in found if isinstance(value, str) for beta in value.split(",")}
+    return not sent - {""} <= set(request.betas)
+
+
+def _list_models(runtime: Runtime, base_url: str, named: Mapping[str, Any]) -> None:
+    """Ask an upstream for its models; a failure is logged, and asked again another time."""
+    try:
+        with anthropic.Anthropic(base_url=base_url, max_retries=0, timeout=_PATIENCE_S, **named) as plain:
+            rows = [row.to_dict() for row in plain.models.list(limit=1000).data]
+        runtime.learn_models(base_url, rows)
+    except Exception as error:  # noqa: BLE001 - nobody waits for it, and nothing depends on it
+        _log.info("%s did not list its models: %s", base_url, type(error).__name__)
 
 
 def _facts_of(response: Any) -> Facts:

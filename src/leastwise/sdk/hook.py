@@ -1,8 +1,9 @@
 """The one method that every message of an SDK client passes: `request`, sync and async.
 
 A class mixed in before the SDK's own client class overrides `leastwise_message`, and is
-given each post to `/v1/messages` with its body as the SDK prepared it; all other requests
-pass. Several may be mixed in: each reaches the next, and the last one the SDK, by `super`.
+given each post to `/v1/messages` with its body as the SDK prepared it, and a function that
+sends it or, with `is_own`, a plain message of ours; all other requests pass. Several may be
+mixed in: each reaches the next, and the last one the SDK, by `super`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from anthropic import Omit
+from anthropic.types import Message
 
 from leastwise.ladder import Task
 
@@ -32,13 +34,14 @@ class Sync:
         options, task = _without_task(options)
         options = getattr(self, _PREPARE, _merge_extra)(options)
 
-        def send_one(attempt: Any, other: Any) -> Any:
-            return (send if other is None else other.request)(cast_to, attempt, **how)
+        def send_one(attempt: Any, other: Any, *, is_own: bool = False) -> Any:
+            post = send if other is None else other.request
+            return post(Message, attempt) if is_own else post(cast_to, attempt, **how)
 
         return self.leastwise_message(options, task, send_one)
 
     def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:  # noqa: ARG002 - overridden
-        """Answer a message; `send(options, other)` sends it, by another client when one is given."""
+        """Answer a message; `send(options, other)` sends one, by another client when it is given."""
         return send(options, None)
 
 
@@ -53,13 +56,14 @@ class Async:
         options, task = _without_task(options)
         options = await getattr(self, _PREPARE)(options) if hasattr(self, _PREPARE) else _merge_extra(options)
 
-        async def send_one(attempt: Any, other: Any) -> Any:
-            return await (send if other is None else other.request)(cast_to, attempt, **how)
+        async def send_one(attempt: Any, other: Any, *, is_own: bool = False) -> Any:
+            post = send if other is None else other.request
+            return await (post(Message, attempt) if is_own else post(cast_to, attempt, **how))
 
         return await self.leastwise_message(options, task, send_one)
 
     async def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:  # noqa: ARG002 - overridden
-        """Answer a message; `send(options, other)` sends it, by another client when one is given."""
+        """Answer a message; `send(options, other)` sends one, by another client when it is given."""
         return await send(options, None)
 
 
