@@ -129,14 +129,16 @@ class _Routing:
         attempt.max_retries = 0
         changed = {**body, **step.request.changes}
         attempt.json_data = {name: value for name, value in changed.items() if value is not LEFT_OUT}
-        headers = dict(options.headers) if isinstance(options.headers, Mapping) else {}
+        has_own = isinstance(options.headers, Mapping)
+        headers = dict(options.headers) if has_own else {}
         if step.upstream != OWN_UPSTREAM:
             # The caller's credentials are for the caller's upstream.
             headers = {name: value for name, value in headers.items() if name.lower() not in _CREDENTIALS}
         if _has_fewer_betas(step.request, headers, self.default_headers):  # type: ignore[attr-defined]  # the SDK's
             headers = {name: value for name, value in headers.items() if name.lower() != _BETA}
             headers[_BETA] = ",".join(step.request.betas) or Omit()
-        attempt.headers = headers or options.headers
+        if has_own or headers:  # an empty one of the caller's must not come back with what was taken out
+            attempt.headers = headers
         return attempt
 
     def _leastwise_list_models(self) -> None:
