@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from leastwise.compile import Fit, fit
 from leastwise.messages import Request
-from leastwise.models import EFFORTS, Model, load_models
+from leastwise.models import EFFORTS, Model, Models, load_models
 from tests.kit import HAIKU, OPUS, SONNET, request
 
 MODELS = load_models()
@@ -540,3 +541,18 @@ def test_the_bytes_of_the_prompt_are_the_callers_own() -> None:
 
     expected = b'{"model":"claude-haiku-5-5","max_tokens":2000,"messages":' + turns + b"}"
     assert expected == found.request.body()
+
+
+def test_a_model_that_takes_no_thinking_or_no_low_effort() -> None:
+    opus = MODELS.get(OPUS)
+    assert opus is not None
+    odd = Models(
+        [replace(opus, id="odd", accepts_thinking=frozenset({"disabled"}), efforts=frozenset({"high"}))]
+    )
+    always = Models([replace(opus, id="odd", efforts=frozenset({"high"}))])
+
+    adaptive = fit(request("x", max_tokens=2_000, thinking={"type": "adaptive"}), "odd", odd)
+    off = fit(request("x", max_tokens=2_000, thinking={"type": "disabled"}), "odd", always)
+
+    assert "odd is not known to take thinking 'adaptive'" == adaptive.misfit
+    assert ("", {"thinking": "removed"}) == (off.misfit, off.changes)
