@@ -87,7 +87,7 @@ class Teller:
 
     def abandoned(self, entry: Entry) -> Record:
         """Return the row for a caller who left while `entry` was under way."""
-        return Record(self._row("abandoned", 0, entry))
+        return Record(self._row("abandoned", 0, entry), warmth=self._warmth(entry))
 
     def unanswered(self, _entry: Entry) -> Record:
         """Return the row for a caller who left before anything of theirs was sent."""
@@ -109,7 +109,7 @@ class Teller:
             pins,
             self.decision.model,
             self._measured(answer) if is_whole else None,
-            self._warmth(answer.entry) if is_whole else None,
+            self._warmth(answer.entry),
             self.known.ask_key,
             self.known.opinion if asked_now else "",
         )

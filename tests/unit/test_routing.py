@@ -782,7 +782,7 @@ def talk(ask: str, model: str = OPUS, *, tokens: int = 60_500, turns: int = 1, *
 
 
 def warm(model: str = OPUS, prefix: int = 60_000, **given: Any) -> dict[str, Warmth]:
-    facts = {"at": AT - 60, "ttl_s": 300, "output_tokens": 1_200, "turns": 3, **given}
+    facts = {"at": AT - 60, "output_tokens": 1_200, "turns": 3, **given}
     return {model: Warmth(model, prefix_tokens=prefix, **facts)}
 
 
@@ -881,7 +881,7 @@ def test_a_move_is_weighed_only_against_a_warm_cache_of_a_dearer_model(
 
 def test_an_hour_is_longer_than_five_minutes() -> None:
     # written for an hour costs 4,000 on sonnet: three turns do not pay it back either
-    assert OPUS == weigh(talk(SUMMARY), warm(at=AT - 3_000, ttl_s=3_600)).model
+    assert OPUS == weigh(talk(SUMMARY), warm(at=AT - 3_000, hour_tokens=60_000)).model
 
 
 def test_without_marks_no_cache_is_read_and_none_is_lost() -> None:

@@ -46,7 +46,6 @@ from leastwise.prices import PriceBook, cheaper_tiers, load_prices
 from leastwise.routing.policy import BASELINE, Known, Policy, Rule
 from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
 from leastwise.routing.warmth import (
-    FIVE_MINUTES_S,
     MOST_TURNS,
     Card,
     Option,
@@ -502,8 +501,8 @@ class Router:
         known = warmths_of(case.known, case.request, case.features, now, self._models)
         warm = {
             model: warmth
-            for model, warmth in known.items()
-            if warmth.is_warm(now) and is_prefix(warmth, self._tokens_on(case, model))
+            for model, each in known.items()
+            if (warmth := each.kept(now)) is not None and is_prefix(warmth, self._tokens_on(case, model))
         }
         dearer = [tier for tier in self._dearer(case) if canonical(tier.model) in warm] if warm else []
         if not dearer:
@@ -681,7 +680,7 @@ def warmths_of(
     correction = known.corrections.get(asked.tokenizer, 1.0)
     prompt = estimate_tokens(features, asked.tokenizer, correction)
     prefix = max(0, prompt - estimate_last_turn(request, asked.tokenizer, correction))
-    guess = Warmth(asked.id, now, FIVE_MINUTES_S, prefix, turns=features.human_turns - 1)
+    guess = Warmth(asked.id, now, prefix, turns=features.human_turns - 1)
     return {asked.id: guess}
 
 
