@@ -6,9 +6,9 @@ own tokenizer, less everything spent on the request. Where we chose nothing
 (observe, off) nothing is saved; what could move is told apart, quality unknown.
 
 The baseline's prompt cache is taken to have stood as the session's own would have without
-us. While the session's last call is within its time to live and another model answered it,
-as much of this prompt as that call had read or written counts as read - what was written
-now first, then plain input - and the rest stays in its class. Where the same model answered
+us. Where another model answered the session's last call, as much of this prompt as that call
+had read or written, and as is still kept, counts as read - what was written now first, then
+plain input - and the rest stays in its class. Where the same model answered
 both, or the session is unknown, the classes are as they were used: what that model had to
 read anew, the baseline would have had to. So a move away from a warm cache is set against a
 baseline that would only have read, and its first turn may well save less than nothing.
@@ -87,7 +87,7 @@ class Teller:
 
     def abandoned(self, entry: Entry) -> Record:
         """Return the row for a caller who left while `entry` was under way."""
-        return Record(self._row("abandoned", 0, entry))
+        return Record(self._row("abandoned", 0, entry), warmth=self._warmth(entry))
 
     def unanswered(self, _entry: Entry) -> Record:
         """Return the row for a caller who left before anything of theirs was sent."""
@@ -109,7 +109,7 @@ class Teller:
             pins,
             self.decision.model,
             self._measured(answer) if is_whole else None,
-            self._warmth(answer.entry) if is_whole else None,
+            self._warmth(answer.entry),
             self.known.ask_key,
             self.known.opinion if asked_now else "",
         )

@@ -16,6 +16,7 @@ import logging
 import traceback
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from typing import Final
 
 from leastwise import features
@@ -33,6 +34,7 @@ _log: Final = logging.getLogger(__name__)
 
 _MISFIT: Final = frozenset({400, 404, 413})
 _NO_FEATURES: Final = Features()
+_DRAW_BYTES: Final = 6  # as much as a float holds exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
     session = read.session if read.marks_cache else ""
     ask_key = key_of(call, terms, read)
     known = yield from load(call.task.tag or "", read.tool_use_ids, call.tenant, session, ask_key)
-    draw = terms.rng.random()
+    draw = _draw(call, terms, read)
     decision, fault = _decide(call, terms, read, known, fault, draw=draw)
     tell = Teller(call, terms, read, known, decision, fault)
     if not fault and wants_advice(decision, terms, read):
@@ -92,6 +94,20 @@ def _read(call: Call) -> tuple[Features, str]:
         return features.read(call.request, call.task, call.headers), ""
     except Exception as error:  # noqa: BLE001 - our reading must never cost the caller an answer
         return _NO_FEATURES, _fault("reading", error)
+
+
+def _draw(call: Call, terms: Terms, read: Features) -> float:
+    """Return a number from 0 up to 1, by which a request is in the share switched on or not.
+
+    A conversation with a prompt cache gets the same for all its turns: one that changes sides
+    pays for its cache twice. Calls that only share a beginning, with no name and no turn before
+    them, are drawn one by one, or a whole pipeline would be on one side.
+    """
+    is_talk = read.marks_cache and (read.session_told or read.human_turns > 1)
+    if not is_talk:
+        return terms.rng.random()
+    name = f"{call.tenant}\0{read.session}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(name, digest_size=_DRAW_BYTES).digest()) / 256**_DRAW_BYTES
 
 
 def _decide(

@@ -39,6 +39,10 @@ class Tier:
     model: str
     upstream: str = "anthropic"
 
+    def __str__(self) -> str:
+        """Return how it is called in a reason: by its name, off the ladder by its model."""
+        return self.name or self.model
+
 
 @dataclass(frozen=True, slots=True)
 class Ladder:

@@ -417,7 +417,7 @@ def test_many_tags_do_not_fill_the_memory_and_each_is_answered(store: Store) -> 
 
 
 def warm(model: str = "m1", **given: Any) -> Warmth:
-    facts = {"at": NOW, "ttl_s": 300, "prefix_tokens": 60_000, "output_tokens": 40, "turns": 1, **given}
+    facts = {"at": NOW, "prefix_tokens": 60_000, "output_tokens": 40, "turns": 1, **given}
     return Warmth(model, **facts)
 
 
@@ -430,7 +430,7 @@ def in_session(warmth: Warmth, session: str = "s", tenant: str = "local") -> Rec
 
 
 def test_a_session_knows_what_it_has_in_prompt_caches(store: Store) -> None:
-    later = warm(at=NOW + 9, ttl_s=3600, prefix_tokens=61_000, output_tokens=2)
+    later = warm(at=NOW + 9, hour_tokens=61_000, prefix_tokens=61_000, output_tokens=2)
     write(store, in_session(warm()), in_session(warm("m2", prefix_tokens=7)), in_session(later))
     write(store, in_session(warm("m3"), session="other"), in_session(warm("m4"), tenant="another"))
     write(store, Record(exchange(tenant="local", session="s")))
@@ -443,6 +443,18 @@ def test_a_session_knows_what_it_has_in_prompt_caches(store: Store) -> None:
         warmths(store, "new"),
         warmths(store, ""),
     ]
+
+
+def test_of_answers_that_end_in_another_order_the_one_asked_last_tells_the_cache(store: Store) -> None:
+    long, short = warm(at=NOW, prefix_tokens=60_000), warm(at=NOW + 100, prefix_tokens=61_000, hour_tokens=5)
+    write(store, in_session(short))
+    write(store, in_session(long))
+    both = replace(short, output_tokens=80, turns=2)
+
+    assert {"m1": both} == warmths(store)
+    store.post(in_session(replace(long, at=NOW + 1)))  # as another process would: nothing is remembered
+    store.flush()
+    assert {"m1": replace(both, output_tokens=120, turns=3)} == warmths(store)
 
 
 def test_what_is_posted_warms_as_well_and_twice_is_as_good_as_once(store: Store) -> None:

@@ -79,7 +79,7 @@ def test_no_option_that_was_compared_is_cheaper_than_the_one_chosen(
     longest = max(prefixes.values())
     request = Request.of(body(ASK, system="x" * (longest * 38 // 13)))
     warmths = {
-        model: Warmth(model, NOW - age, 300, prefix, output * turns, turns)
+        model: Warmth(model, NOW - age, prefix, 0, output * turns, turns)
         for age, (model, prefix) in zip(ages, prefixes.items(), strict=False)
         if 2 * prefix > longest  # what is much shorter is no beginning of this prompt
     }

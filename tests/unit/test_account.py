@@ -23,7 +23,7 @@ from leastwise.ladder import Baseline, Code, Decision, Reason, Task
 from leastwise.ledger import Entry, Exchange, Measured
 from leastwise.messages import Facts, Held, Reply, Request, Usage
 from leastwise.routing import Known, Warmth
-from leastwise.steps import Load, Record, Relay, Relayed, Send, Steps
+from leastwise.steps import Lease, Load, Record, Relay, Relayed, Send, Steps
 from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock, call, decision, reply, request, terms
 
 
@@ -278,8 +278,8 @@ def told(
     return step
 
 
-def left(model: str = OPUS, prefix: int = 60_000, at: float = NOW - 60, ttl_s: int = 300) -> Warmth:
-    return Warmth(model, at, ttl_s, prefix, 400, 3)
+def left(model: str = OPUS, prefix: int = 60_000, at: float = NOW - 60, hour: int = 0) -> Warmth:
+    return Warmth(model, at, prefix, hour, 400, 3)
 
 
 def cache_sums(found: Exchange) -> tuple[int, int, int, int]:
@@ -366,20 +366,30 @@ def test_a_model_without_a_price_lost_nothing_that_has_one() -> None:
 
 
 def test_a_whole_answer_tells_what_its_session_has_cached() -> None:
-    found = told(decision(), cached(59_000, 1_000), left(HAIKU, ttl_s=3_600)).warmth
-    assert Warmth(HAIKU, NOW, 300, 60_000, 400, 1) == found
-    assert (
-        Warmth(HAIKU, NOW, 3_600, 59_000, 400, 1)
-        == told(decision(), cached(59_000), left(HAIKU, ttl_s=3_600)).warmth
-    )
+    found = told(decision(), cached(59_000, 1_000), left(HAIKU, hour=59_000)).warmth
+    assert Warmth(HAIKU, NOW, 60_000, 59_000, 400, 1) == found
+    assert Warmth(HAIKU, NOW, 59_000, 0, 400, 1) == told(decision(), cached(59_000), left(HAIKU)).warmth
     assert None is told(decision(), cached()).warmth
 
 
-def test_an_answer_cut_short_tells_nothing_of_the_cache() -> None:
+def test_an_answer_cut_short_has_used_the_cache_as_it_said_at_its_start() -> None:
     facts = Facts(HAIKU, "msg_1", usage=cached(written=60_000), visible_bytes=60)
     answer = Relayed(facts, UpstreamFailure(OSError()))
     record = run(call(request(**MARKED)), terms(), Reply(Held("live")), answer)
-    assert ("cut", None) == (record.exchange.result, record.warmth)
+    assert ("cut", Warmth(HAIKU, NOW, 60_000, 0, 400, 1)) == (record.exchange.result, record.warmth)
+
+
+@pytest.mark.parametrize(
+    ("seen", "found"),
+    [(Facts(HAIKU, usage=cached(59_000, 1_000)), Warmth(HAIKU, NOW, 60_000, 0, 400, 1)), (Facts(), None)],
+)
+def test_so_has_one_whose_caller_left_after_its_start(seen: Facts, found: Warmth | None) -> None:
+    steps = exchange(call(request(**MARKED)), terms())
+    next(steps)
+    lease = steps.send(Known())
+    assert isinstance(lease, Lease)
+    _, record = lease.on_abandon(seen)
+    assert ("abandoned", found) == (record.exchange.result, record.warmth)
 
 
 def test_a_request_that_could_not_be_read_has_no_session(monkeypatch: pytest.MonkeyPatch) -> None:

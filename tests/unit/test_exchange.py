@@ -425,3 +425,58 @@ def test_fast_mode_is_reserved_and_estimated_at_its_own_price() -> None:
 
     assert fast[1].worst_nusd >= 2 * plain[1].worst_nusd
     assert row_of(fast).spent_nusd >= 2 * row_of(plain).spent_nusd
+
+
+# --- the share switched on ---------------------------------------------------------------------------
+
+HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+GO_ON = {"role": "user", "content": "go on"}
+MARKED: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
+
+
+def draws(session: str | None = None, tenant: str = "local", **members: Any) -> list[float]:
+    """Return what is drawn for twenty calls of the same session."""
+    found: list[float] = []
+
+    def decide(*given: Any) -> Any:
+        found.append(given[-1])
+        return decision()
+
+    known = terms(decide)
+    for number in range(20):
+        asked = call(request(OPUS, **members), Task(session=session), id=f"x{number}", tenant=tenant)
+        drive(exchange(asked, known), reply())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("session", "members"),
+    [
+        pytest.param("s", MARKED, id="named"),
+        pytest.param(None, {**MARKED, "messages": [*HELLO, GO_ON]}, id="known by its beginning"),
+    ],
+)
+def test_a_conversation_with_a_prompt_cache_stays_on_its_side_of_the_share(
+    session: str | None, members: dict[str, Any]
+) -> None:
+    (one,) = set(draws(session, **members))
+
+    assert 0 <= one < 1
+    assert [one] * 20 != draws(session, "another", **members)
+
+
+def test_sessions_are_spread_evenly_over_the_share() -> None:
+    shares = sorted(draws(f"s{number}", **MARKED)[0] for number in range(400))
+
+    assert all(abs(share - rank / 400) < 0.1 for rank, share in enumerate(shares))
+
+
+@pytest.mark.parametrize(
+    ("session", "members"),
+    [
+        pytest.param("s", {}, id="no cache to lose"),
+        pytest.param(None, MARKED, id="one template, many callers"),
+    ],
+)
+def test_other_calls_are_drawn_one_by_one(session: str | None, members: dict[str, Any]) -> None:
+    assert 20 == len(set(draws(session, **members)))

@@ -128,11 +128,11 @@ def test_what_waits_to_be_written_warms_its_session_already(
     store: SqliteStore, locked: sqlite3.Connection
 ) -> None:
     def turn(number: int) -> Record:
-        return replace(row(f"w{number}", session="s"), warmth=Warmth("m", NOW + number, 300, number, 10))
+        return replace(row(f"w{number}", session="s"), warmth=Warmth("m", NOW + number, number, 0, 10))
 
     store.write(turn(1), may_wait=False)
     store.write(turn(2), may_wait=False)
-    second = Warmth("m", NOW + 2, 300, 2, 20, 2)
+    second = Warmth("m", NOW + 2, 2, 0, 20, 2)
 
     assert {"m": second} == store.known("", (), NOW, tenant="", session="s").warmths
     locked.execute("COMMIT")
@@ -142,23 +142,40 @@ def test_what_waits_to_be_written_warms_its_session_already(
 
 def test_what_other_processes_wrote_of_a_session_is_seen(store: SqliteStore, path: Path) -> None:
     def turn(number: int) -> Record:
-        return replace(row(f"w{number}", session="s"), warmth=Warmth("m", NOW + number, 300, number, 10))
+        return replace(row(f"w{number}", session="s"), warmth=Warmth("m", NOW + number, number, 0, 10))
 
     store.write(turn(1), may_wait=True)
     with closing(SqliteStore(path)) as other:
         other.write(turn(2), may_wait=True)
 
-    assert {"m": Warmth("m", NOW + 2, 300, 2, 20, 2)} == store.known(
+    assert {"m": Warmth("m", NOW + 2, 2, 0, 20, 2)} == store.known(
+        "", (), NOW, tenant="", session="s"
+    ).warmths
+
+
+def test_what_other_processes_know_later_of_a_forgotten_session_is_seen(
+    store: SqliteStore, path: Path
+) -> None:
+    def turn(number: int, at: float) -> Record:
+        return replace(row(f"w{number}", session="s"), warmth=Warmth("m", at, number, 0, 10))
+
+    store.write(turn(1, NOW), turn(2, NOW + 1), may_wait=True)
+    with closing(SqliteStore(path)) as other:
+        with other.database.transaction() as connection:
+            connection.execute("DELETE FROM warmth")  # as the pruning does after days
+        other.write(turn(3, NOW + 2), may_wait=True)
+
+    assert {"m": Warmth("m", NOW + 2, 3, 0, 10, 1)} == store.known(
         "", (), NOW, tenant="", session="s"
     ).warmths
 
 
 def test_the_sessions_remembered_in_memory_are_bounded(store: SqliteStore) -> None:
     for number in range(10_010):
-        step = replace(row(f"w{number}", session=f"s{number}"), warmth=Warmth("m", NOW, 300, 1))
+        step = replace(row(f"w{number}", session=f"s{number}"), warmth=Warmth("m", NOW, 1))
         store._remember(step)  # to write ten thousand rows would take seconds
 
-    assert ({}, {"m": Warmth("m", NOW, 300, 1)}) == tuple(
+    assert ({}, {"m": Warmth("m", NOW, 1)}) == tuple(
         store.known("", (), NOW, tenant="", session=session).warmths for session in ("s0", "s10009")
     )
 

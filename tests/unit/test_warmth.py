@@ -222,7 +222,7 @@ def test_lost_is_the_price_of_reading_anew_over_the_price_of_the_cache() -> None
 
 
 def warmth(model: str = OPUS, at: float = NOW, **given: int) -> Warmth:
-    facts = {"ttl_s": 300, "prefix_tokens": 60_000, "output_tokens": 900, "turns": 3, **given}
+    facts = {"prefix_tokens": 60_000, "output_tokens": 900, "turns": 3, **given}
     return Warmth(model, at, **facts)
 
 
@@ -244,8 +244,16 @@ def test_a_session_is_expected_to_last_as_long_again(
 
 
 def test_a_cache_is_warm_for_its_time_from_its_last_use() -> None:
-    assert [True, False] == [warmth().is_warm(NOW + late) for late in (299.9, 300)]
-    assert [True, False] == [warmth(ttl_s=HOUR_S).is_warm(NOW + late) for late in (3_599.9, 3_600)]
+    known, hour = warmth(), warmth(hour_tokens=60_000)
+    assert [known, None] == [known.kept(NOW + late) for late in (299.9, 300)]
+    assert [hour, None] == [hour.kept(NOW + late) for late in (3_599.9, 3_600)]
+
+
+def test_of_a_cache_of_both_kinds_the_part_for_an_hour_outlives_the_other() -> None:
+    both, part = warmth(hour_tokens=50_000), warmth(hour_tokens=50_000, prefix_tokens=50_000)
+
+    assert [300, 3_600] == [both.ttl_s, part.ttl_s]
+    assert [both, part, part, None] == [both.kept(NOW + late) for late in (299.9, 300, 3_599.9, 3_600)]
 
 
 @pytest.mark.parametrize(("prompt", "expected"), [(30_000, True), (29_999, False)])
@@ -257,12 +265,12 @@ def test_what_has_less_than_half_of_the_prefix_does_not_begin_with_it(prompt: in
     ("usage", "before", "expected"),
     [
         (Usage(10, 7), None, None),
-        (Usage(10, 7, 100, 20), None, (300, 120)),
-        (Usage(10, 7, 100, 0, 20), None, (3600, 120)),
-        (Usage(10, 7, 100, 20, 30), None, (300, 150)),
-        (Usage(10, 7, 100), None, (300, 100)),
-        (Usage(10, 7, 100), warmth(ttl_s=3600), (3600, 100)),
-        (Usage(10, 7, 100, 20), warmth(ttl_s=3600), (300, 120)),
+        (Usage(10, 7, 100, 20), None, (120, 0)),
+        (Usage(10, 7, 100, 0, 20), None, (120, 120)),
+        (Usage(10, 7, 100, 20, 30), None, (150, 130)),
+        (Usage(10, 7, 100), None, (100, 0)),
+        (Usage(10, 7, 100), warmth(hour_tokens=90), (100, 90)),
+        (Usage(10, 7, 100, 20), warmth(hour_tokens=60_000), (120, 100)),
     ],
 )
 def test_what_an_answer_tells_of_the_cache(
@@ -274,9 +282,10 @@ def test_what_an_answer_tells_of_the_cache(
 
 
 def test_turns_and_output_add_up_and_the_last_call_tells_the_rest() -> None:
-    later = Warmth(OPUS, NOW + 9, 3600, 61_000, 50, 1)
+    later = Warmth(OPUS, NOW + 9, 61_000, 61_000, 50, 1)
+    both = Warmth(OPUS, NOW + 9, 61_000, 61_000, 950, 4)
 
-    assert Warmth(OPUS, NOW + 9, 3600, 61_000, 950, 4) == warmth().followed_by(later)
+    assert [both, both] == [warmth().followed_by(later), later.followed_by(warmth())]
 
 
 # --- what was lost -----------------------------------------------------------------------------------
@@ -292,6 +301,7 @@ def test_turns_and_output_add_up_and_the_last_call_tells_the_rest() -> None:
         ([warmth()], Usage(500, 9, 0, 20_000), HAIKU, 0),
         ([warmth()], Usage(500, 9, 0, 60_000), OPUS, 0),
         ([warmth(at=NOW - 300)], Usage(500, 9, 0, 60_000), HAIKU, 0),
+        ([warmth(at=NOW - 300, hour_tokens=50_000)], Usage(500, 9, 0, 60_000), HAIKU, 50_000),
         ([], Usage(500, 9, 0, 60_000), HAIKU, 0),
         ([warmth(at=NOW - 5), warmth(HAIKU)], Usage(500, 9, 0, 60_000), HAIKU, 0),
         ([warmth(at=NOW - 5), warmth(HAIKU)], Usage(500, 9, 0, 60_000), SONNET, 60_000),

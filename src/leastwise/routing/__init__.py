@@ -1,9 +1,10 @@
 """Routing: which model answers, instead of which, and why; makes no call and opens nothing."""
 
 from leastwise.routing.policy import BASELINE, Known, Policy, Preset, Rule, Switch, observing_line
-from leastwise.routing.router import Fits, Router, baseline_of, warmths_of
+from leastwise.routing.router import Fits, Router, baseline_of
 from leastwise.routing.signals import Signals
 from leastwise.routing.warmth import Warmth, as_read, lost_tokens, warmth_of
+from leastwise.routing.weighing import warmths_of
 from leastwise.routing.words import Lexicon, Words, load_words
 
 __all__ = [

@@ -110,7 +110,8 @@ class Policy:
 
     Attributes:
         mode: For requests that name a real model; `off` switches everything off.
-        percent: Share of the requests to be enforced that is routed; the rest is observed.
+        percent: Share of the requests to be enforced that is routed; the rest is observed. A conversation
+            with a prompt cache is in it or out of it as a whole.
         switches: Modes of single tags.
         reroute: Patterns (`claude-opus-*`) of real models that are routed even while observing.
         unsure: Where a request goes that nothing tells about: `baseline`, or a tier.

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 
 from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError
-from leastwise.features import Features, estimate_last_turn, estimate_tokens, read, reference_tokens
+from leastwise.features import Features, estimate_tokens, read, reference_tokens
 from leastwise.ladder import (
     AUTO,
     DEFAULT_LADDER,
@@ -41,21 +41,10 @@ from leastwise.ladder import (
 )
 from leastwise.messages import Request
 from leastwise.models import Model, Models, canonical, load_models
-from leastwise.money import NUSD_PER_USD, TOKENS_PER_MTOK, divide_half_even, show
 from leastwise.prices import PriceBook, cheaper_tiers, load_prices
 from leastwise.routing.policy import BASELINE, Known, Policy, Rule
 from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
-from leastwise.routing.warmth import (
-    FIVE_MINUTES_S,
-    MOST_TURNS,
-    Card,
-    Option,
-    Turns,
-    Warmth,
-    expected_turns,
-    is_prefix,
-    pays_from,
-)
+from leastwise.routing.weighing import Scales, talk_of
 from leastwise.routing.words import Lexicon, Scan, Words, load_words
 
 #: Returns what a request becomes for a model, or why it cannot go there.
@@ -67,7 +56,6 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
 _MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
 _WHOLE: Final = 100
-_PLACES: Final = ((NUSD_PER_USD, 2), (NUSD_PER_USD // 100, 3), (NUSD_PER_USD // 1000, 4))
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
 
@@ -105,7 +93,7 @@ class _Case:
 
     def go(self, tier: Tier, code: Code, words: str) -> None:
         """Move to `tier` and say why."""
-        self.reasons.append(Reason(code, words, _name(self.here), _name(tier)))
+        self.reasons.append(Reason(code, words, str(self.here), str(tier)))
         self.here = tier
 
     def scan(self) -> tuple[Scan | None, Scan]:
@@ -114,10 +102,6 @@ class _Case:
             self.ask = Scan(self.features.ask)
             self.description = Scan(self.features.description) if self.features.description else None
         return self.description, self.ask
-
-
-def _name(tier: Tier) -> str:
-    return tier.name or tier.model
 
 
 class Router:
@@ -154,6 +138,7 @@ class Router:
         policy.check(ladder)
         self._prices = prices or load_prices()
         self._models = models or load_models()
+        self._scales = Scales(self._prices, self._models)
         self._fits = fits
         self._words = words or load_words()
         self._named = {tier.name: tier for tier in ladder}
@@ -257,7 +242,7 @@ class Router:
         if mode == "enforce" and (is_in_share or is_in_loop):
             return self._decision(case, "enforce", baseline, asked.model)
         would = case.here.model
-        could = "" if case.here is asked else f", could go to {_name(case.here)}"
+        could = "" if case.here is asked else f", could go to {case.here}"
         if mode == "enforce":
             case.go(asked, Code.NOT_IN_SHARE, f"outside the share switched on: as asked{could}")
         else:
@@ -460,7 +445,7 @@ class Router:
         if case.is_auto and self.policy.allowed_tiers is None and here is case.last:
             return  # a baseline off the ladder, where nothing is forbidden
         instead = case.choices[-1] if case.is_auto else case.last
-        case.go(self._next(case, here) or instead, Code.NOT_ALLOWED, f"{_name(here)} is not allowed")
+        case.go(self._next(case, here) or instead, Code.NOT_ALLOWED, f"{here} is not allowed")
 
     def _next(self, case: _Case, here: Tier) -> Tier | None:
         """Return the next dearer tier that may be chosen."""
@@ -483,7 +468,7 @@ class Router:
             if not why:
                 return
             tier = self._next(case, here) or self._fitting_below(case) or self._last_resort(case)
-            case.go(tier, Code.UNFIT, f"does not fit {_name(here)}: {why}")
+            case.go(tier, Code.UNFIT, f"does not fit {here}: {why}")
             if tier.name not in self._ranks or self._ranks[tier.name] <= self._ranks.get(here.name, -1):
                 return
 
@@ -492,103 +477,30 @@ class Router:
     def _weigh_cache(self, case: _Case) -> None:
         """Go where the next turns cost least: on, or to a dearer model whose prompt cache is warm.
 
-        Compared is the sum over as many turns as the session has had (`expected_turns`), within
-        the limits. Only a move down is weighed: that a task needs more is never vetoed. Ties go on.
+        Within the limits, and only for a move down: that a task needs more is never vetoed.
         """
         is_free = not (case.is_forced or case.is_pinned or self.policy.preset == "reference")
         if not is_free or not case.features.marks_cache:
             return
-        now = case.at.timestamp()
-        known = warmths_of(case.known, case.request, case.features, now, self._models)
-        warm = {
-            model: warmth
-            for model, warmth in known.items()
-            if warmth.is_warm(now) and is_prefix(warmth, self._tokens_on(case, model))
-        }
-        dearer = [tier for tier in self._dearer(case) if canonical(tier.model) in warm] if warm else []
-        if not dearer:
-            return
-        last = max(warm.values(), key=lambda warmth: warmth.at)
-        count, output = expected_turns(known, case.features.expected_output_tokens)
-        turns = Turns(last.prefix_tokens, self._fresh(case, last), output, count)
-        options = [self._option(case, tier, turns, last, warm) for tier in (case.here, *dearer)]
-        here, best = options[0], min(options, key=lambda option: option.cost)  # the first of equals
-        if best is not here:
-            case.go(best.tier, Code.CACHE, self._words_for_staying(case, best, here, warm))
-        elif canonical(here.tier.model) != last.model:
-            left = max(options[1:], key=lambda option: warm[canonical(option.tier.model)].at)
-            case.go(here.tier, Code.CACHE, self._words_for_moving(here, left, warm))
+        talk = talk_of(case.request, case.features, case.known, case.at, self._models)
+        dearer = (
+            [tier for tier in self._dearer(case) if canonical(tier.model) in talk.warm] if talk.warm else []
+        )
+        if dearer:
+            tier, words = self._scales.weigh(talk, case.here, dearer)
+            if words:
+                case.go(tier, Code.CACHE, words)
 
     def _dearer(self, case: _Case) -> list[Tier]:
         """Return the tiers that may answer, fit, and cost more than the one chosen."""
-        floor = self._price(case.here, case.at)
+        floor = self._scales.price(case.here, case.at)
         last = () if case.is_auto and self._last_resort(case) is not case.last else (case.last,)
         return [
             tier
             for tier in dict.fromkeys((*case.choices, *last))
-            if self._price(tier, case.at) > floor >= 0
+            if self._scales.price(tier, case.at) > floor >= 0
             and ((tier is case.last and not case.is_auto) or not self._fits(case.request, tier.model).misfit)
         ]
-
-    def _fresh(self, case: _Case, last: Warmth) -> int:
-        """Return about how many tokens of the prompt are new: the last turn, more where more is not cached.
-
-        The prefix is known and the prompt only estimated, so that a difference of a tenth says nothing.
-        """
-        model = self._models.get(last.model)
-        tokenizer = model.tokenizer if model is not None else "old"
-        correction = case.known.corrections.get(tokenizer, 1.0)
-        surely = last.prefix_tokens + last.prefix_tokens // 10
-        return max(
-            estimate_last_turn(case.request, tokenizer, correction),
-            self._tokens(case, tokenizer) - surely,
-        )
-
-    def _price(self, tier: Tier, at: datetime) -> int:
-        """Return input plus output, by which a ladder rises; -1 for a model without a price."""
-        if not self._prices.has(tier.model, at, tier.upstream):
-            return -1
-        rate = self._prices.rate(tier.model, at, provider=tier.upstream)
-        return rate.input + rate.output
-
-    def _option(
-        self, case: _Case, tier: Tier, turns: Turns, last: Warmth, warm: Mapping[str, Warmth]
-    ) -> Option:
-        """Return what the turns, given in the tokens of the model called last, are to `tier`."""
-        model, held = self._models.get(tier.model), warm.get(canonical(tier.model))
-        own = turns.scaled(*self._models.token_ratio(last.model, tier.model))
-        card = Card(
-            lambda prompt: self._prices.rate(tier.model, case.at, prompt, tier.upstream),
-            last.ttl_s,
-            model.cache_minimum_tokens if model is not None else 0,
-        )
-        return Option(tier, own, card, min(held.prefix_tokens, own.prefix) if held is not None else 0)
-
-    def _words_for_staying(self, case: _Case, best: Option, here: Option, warm: Mapping[str, Warmth]) -> str:
-        count, pays = best.turns.count, pays_from(best, here)
-        return (
-            f"stays on {_name(best.tier)}: its prompt cache of {_held(best, warm)} "
-            f"{'is' if case.known.warmths else 'is taken to be'} warm; "
-            f"{count} {'turn' if count == 1 else 'turns'} {self._money(best.cost)} "
-            f"against {self._money(here.cost)} on {_name(here.tier)}, "
-            f"which {f'pays from {pays} turns' if pays else f'does not pay in {MOST_TURNS} turns'}"
-        )
-
-    def _words_for_moving(self, here: Option, left: Option, warm: Mapping[str, Warmth]) -> str:
-        return (
-            f"moves off {_name(left.tier)}'s warm prompt cache of {_held(left, warm)}: "
-            f"lost {self._money(here.lost)}, pays from turn {pays_from(left, here)}"
-        )
-
-    def _money(self, cost: int) -> str:
-        """Return a sum of tokens times rates as money: less the discount, to about three digits."""
-        kept, of = self._prices.charged
-        nusd = divide_half_even(cost * kept, TOKENS_PER_MTOK * of)
-        return show(nusd, next((places for least, places in _PLACES if nusd >= least), 6))
-
-    def _tokens_on(self, case: _Case, model: str) -> int:
-        found = self._models.get(model)
-        return self._tokens(case, found.tokenizer if found is not None else "old")
 
     def _fitting_below(self, case: _Case) -> Tier | None:
         """Return, for `auto`, the dearest tier that the request fits, where it fits none from here up."""
@@ -657,36 +569,6 @@ def baseline_of(task: Task, known: Known, ladder: Ladder) -> Baseline:
         is_tier = task.instead_of in ladder
         return Baseline(ladder[task.instead_of].model if is_tier else task.instead_of, "stated")
     return Baseline(ladder.top.model, "assumed")
-
-
-def warmths_of(
-    known: Known, request: Request, features: Features, now: float, models: Models
-) -> Mapping[str, Warmth]:
-    """Return what is known of the session's prompt caches, or what must be taken to be so of an unknown one.
-
-    A conversation that nobody recorded, but that marks a prompt cache and has had a human turn
-    before this one, is taken to be warm on the real model it asks for, up to its last turn: the
-    careful guess for traffic from before we were here.
-
-    Args:
-        known: What the ledger knows.
-        request: The request.
-        features: Of the request.
-        now: Seconds since the epoch.
-        models: Which tokenizer each model has.
-    """
-    asked = models.get(request.model)
-    if known.warmths or not features.marks_cache or features.human_turns <= 1 or asked is None:
-        return known.warmths
-    correction = known.corrections.get(asked.tokenizer, 1.0)
-    prompt = estimate_tokens(features, asked.tokenizer, correction)
-    prefix = max(0, prompt - estimate_last_turn(request, asked.tokenizer, correction))
-    guess = Warmth(asked.id, now, FIVE_MINUTES_S, prefix, turns=features.human_turns - 1)
-    return {asked.id: guess}
-
-
-def _held(option: Option, warm: Mapping[str, Warmth]) -> str:
-    return f"{warm[canonical(option.tier.model)].prefix_tokens:,} tokens"
 
 
 def _as_request(request: Request | Mapping[str, Any] | str) -> Request:

@@ -47,49 +47,58 @@ class Warmth:
     Attributes:
         model: The model's plain id (`canonical`).
         at: When the cache was last used, seconds since the epoch.
-        ttl_s: For how long from then on it is kept: 300 or 3600.
         prefix_tokens: What was read from it and written to it in that call, in the model's own tokens.
+        hour_tokens: How many of these, from the first on, are kept for an hour; the others for five minutes.
         output_tokens: Of all answers this model gave in the session.
         turns: How many these were.
     """
 
     model: str
     at: float
-    ttl_s: int
     prefix_tokens: int
+    hour_tokens: int = 0
     output_tokens: int = 0
     turns: int = 1
 
-    def is_warm(self, now: float) -> bool:
-        """Tell whether the cache is still kept."""
-        return now < self.at + self.ttl_s
+    @property
+    def ttl_s(self) -> int:
+        """For how long from its last use the whole prefix is kept, in seconds."""
+        return HOUR_S if self.hour_tokens >= self.prefix_tokens else FIVE_MINUTES_S
 
-    def followed_by(self, later: Warmth) -> Warmth:
-        """Return the session's state after another of this model's turns."""
-        output, turns = self.output_tokens + later.output_tokens, self.turns + later.turns
-        return replace(later, output_tokens=output, turns=turns)
+    def kept(self, now: float) -> Warmth | None:
+        """Return what is still cached: all of it, then what is kept for an hour; None for nothing."""
+        if now < self.at + self.ttl_s:
+            return self
+        if self.hour_tokens and now < self.at + HOUR_S:
+            return replace(self, prefix_tokens=self.hour_tokens)
+        return None
+
+    def followed_by(self, other: Warmth) -> Warmth:
+        """Return the session's state after another of this model's turns, which may have begun before."""
+        output, turns = self.output_tokens + other.output_tokens, self.turns + other.turns
+        return replace(other if other.at >= self.at else self, output_tokens=output, turns=turns)
 
 
 def warmth_of(usage: Usage, model: str, at: float, before: Warmth | None) -> Warmth | None:
-    """Return what a whole answer says of its model's cache, as one turn; None when it used no cache.
+    """Return what an answer says of its model's cache, as one turn; None when it used no cache.
 
-    Where both kinds were written the shorter time counts, for the prefix is whole only so long;
-    an answer that only read tells no time, so the time `before` stands, else five minutes.
+    What is kept for an hour comes before what is kept for five minutes, so all that precedes
+    what was written for an hour is kept as long. What was only read tells no time: it is what
+    was known `before`, else five minutes.
 
     Args:
-        usage: Of the answer.
+        usage: Of the answer, whole or cut short.
         model: Who answered, in any spelling.
         at: When it was asked.
         before: What was known of this model in the session.
     """
-    written = usage.cache_write_5m_tokens + usage.cache_write_1h_tokens
-    prefix = usage.cache_read_input_tokens + written
+    read, for_an_hour = usage.cache_read_input_tokens, usage.cache_write_1h_tokens
+    prefix = read + for_an_hour + usage.cache_write_5m_tokens
     if not prefix:
         return None
-    ttl_s = FIVE_MINUTES_S if before is None or usage.cache_write_5m_tokens else before.ttl_s
-    if usage.cache_write_1h_tokens == written > 0:
-        ttl_s = HOUR_S
-    return Warmth(canonical(model), at, ttl_s, prefix, usage.output_tokens)
+    known = before.hour_tokens if before is not None else 0
+    hour_tokens = read + for_an_hour if for_an_hour else min(read, known)
+    return Warmth(canonical(model), at, prefix, hour_tokens, usage.output_tokens)
 
 
 def is_prefix(warmth: Warmth, prompt_tokens: int) -> bool:
@@ -100,8 +109,8 @@ def is_prefix(warmth: Warmth, prompt_tokens: int) -> bool:
 def lost_tokens(warmths: Mapping[str, Warmth], usage: Usage, served: str, now: float, models: Models) -> int:
     """Return how many tokens of an answer's prompt the session had in another model's cache, unread here.
 
-    That is the prefix of the session's last call, while it is kept, where another model answered
-    that call; less what was read from the cache all the same.
+    That is what is still kept of the prefix of the session's last call, where another model
+    answered that call; less what was read from the cache all the same.
 
     Args:
         warmths: The session's, before the call.
@@ -110,8 +119,9 @@ def lost_tokens(warmths: Mapping[str, Warmth], usage: Usage, served: str, now: f
         now: When the call began, seconds since the epoch.
         models: Which tokenizer each model has.
     """
-    last = max(warmths.values(), key=lambda warmth: warmth.at, default=None)
-    if last is None or not last.is_warm(now) or last.model == canonical(served) or usage.iterations:
+    latest = max(warmths.values(), key=lambda warmth: warmth.at, default=None)
+    last = latest.kept(now) if latest is not None else None
+    if last is None or last.model == canonical(served) or usage.iterations:
         return 0
     more, less = models.token_ratio(last.model, served)
     prefix = divide_up(last.prefix_tokens * more, less)

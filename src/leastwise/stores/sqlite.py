@@ -98,8 +98,9 @@ CREATE TABLE ratio (tokenizer TEXT PRIMARY KEY, estimated INTEGER NOT NULL, actu
 """,
     """
 CREATE TABLE warmth (
-  tenant TEXT NOT NULL, session TEXT NOT NULL, model TEXT NOT NULL, at REAL NOT NULL, ttl_s INTEGER NOT NULL,
-  prefix_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, turns INTEGER NOT NULL,
+  tenant TEXT NOT NULL, session TEXT NOT NULL, model TEXT NOT NULL, at REAL NOT NULL,
+  prefix_tokens INTEGER NOT NULL, hour_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
+  turns INTEGER NOT NULL,
   PRIMARY KEY (tenant, session, model)) WITHOUT ROWID;
 CREATE INDEX warmth_at ON warmth (at);
 ALTER TABLE exchange ADD COLUMN misfit_field TEXT NOT NULL DEFAULT '';
@@ -153,9 +154,10 @@ _warmth_values: Final = attrgetter(*_WARMTH_COLUMNS)
 _UPSERT_WARMTH: Final = (
     f"INSERT INTO warmth (tenant, session, {', '.join(_WARMTH_COLUMNS)}) "
     f"VALUES ({', '.join('?' * (2 + len(_WARMTH_COLUMNS)))}) "
-    "ON CONFLICT (tenant, session, model) DO UPDATE SET at = excluded.at, ttl_s = excluded.ttl_s, "
-    "prefix_tokens = excluded.prefix_tokens, output_tokens = output_tokens + excluded.output_tokens, "
-    "turns = turns + excluded.turns"
+    "ON CONFLICT (tenant, session, model) DO UPDATE SET at = MAX(at, excluded.at), "
+    "prefix_tokens = CASE WHEN excluded.at < at THEN prefix_tokens ELSE excluded.prefix_tokens END, "
+    "hour_tokens = CASE WHEN excluded.at < at THEN hour_tokens ELSE excluded.hour_tokens END, "
+    "output_tokens = output_tokens + excluded.output_tokens, turns = turns + excluded.turns"
 )
 _SELECT_WARMTH: Final = f"SELECT {', '.join(_WARMTH_COLUMNS)} FROM warmth WHERE tenant = ? AND session = ?"
 _FIND_BY: Final = (
@@ -239,19 +241,20 @@ class SqliteStore:
     def _session_warmths(self, tenant: str, session: str) -> dict[str, Warmth]:
         """Return the session's caches: rows, but what this process knows better where its rows still wait.
 
-        Turns only grow, so of two states of one cache the one with more of them is the later.
+        Of two states of one cache the one used last is the later, then the one with more turns.
         """
         found = {row["model"]: Warmth(*row) for row in self.database.rows(_SELECT_WARMTH, (tenant, session))}
         for model, mine in self._warmths.get((tenant, session), {}).items():
-            if model not in found or found[model].turns < mine.turns:
+            theirs = found.get(model)
+            if theirs is None or (theirs.at, theirs.turns) < (mine.at, mine.turns):
                 found[model] = mine
         if found:
             self._keep_warmths((tenant, session), found)
         return found
 
     def _keep_warmths(self, key: tuple[str, str], warmths: dict[str, Warmth]) -> None:
+        self._warmths.pop(key, None)  # to its end; `move_to_end` fails where another thread dropped it
         self._warmths[key] = warmths
-        self._warmths.move_to_end(key)
         while len(self._warmths) > _PINS_IN_MEMORY:
             self._warmths.popitem(last=False)
 
