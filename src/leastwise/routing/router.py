@@ -1,9 +1,10 @@
 """One request's way through the three phases of a decision.
 
 *Choose*, the first that applies: a tier or complexity that this very request forces; inside
-a tool loop the model that made the call; the user's rules; the task's type by phrases (a
-short follow-up such as "yes" is read as the ask before it); sizes, where the caller told the
-size of the answer; else *unsure*, a legal outcome that stays with the baseline.
+a tool loop the model that made the call; the user's rules; the task's type: the user's own by
+examples, then by phrases, then by the learned classifier (a short follow-up such as "yes" is
+read as the ask before it); sizes, where the caller told the size of the answer; else *unsure*,
+a legal outcome that stays with the baseline.
 *Adjust*, never what was forced or pinned: sizes may raise a simple or standard choice.
 *Limit*, always: the allowed tiers, the asked model as ceiling, what fits the request.
 
@@ -14,10 +15,11 @@ never a prompt. No text can raise a caller above the allowed tiers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from fnmatch import translate
+from operator import mul
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -25,6 +27,7 @@ from leastwise.errors import UnknownPriceError
 from leastwise.features import Features, estimate_tokens, read, reference_tokens
 from leastwise.ladder import (
     AUTO,
+    COMPLEXITIES,
     DEFAULT_LADDER,
     Baseline,
     Code,
@@ -39,9 +42,12 @@ from leastwise.ladder import (
 from leastwise.messages import Request
 from leastwise.models import Model, Models, load_models
 from leastwise.prices import PriceBook, cheaper_tiers, load_prices
+from leastwise.routing.classifier import Classifier, Guess, load_classifier
+from leastwise.routing.examples import Examples
 from leastwise.routing.policy import BASELINE, Known, Policy, Rule
 from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
-from leastwise.routing.words import Lexicon, Scan, Words, load_words
+from leastwise.routing.types import TypeTable, choose
+from leastwise.routing.words import Lexicon, Prediction, Scan, Words, load_words
 
 #: Returns why `request` cannot go to a model as it is, or None when it can.
 Fits = Callable[[Request, str], str | None]
@@ -103,6 +109,31 @@ def _name(tier: Tier) -> str:
     return tier.name or tier.model
 
 
+@dataclass(frozen=True, slots=True)
+class Weighing:
+    """What the classifier makes of one request, in full: for a reader, not for a decision.
+
+    Attributes:
+        text: What was weighed: `description` or `ask`.
+        types: Probability of each type, likeliest first.
+        unknown: Share of words that the model does not know.
+        entropy: How evenly the types share, 0 to 1.
+        expected: Quality expected of each tier.
+        target: The quality that a tier must be expected to reach.
+        unsure: Why nothing is decided by this, "" where something is.
+        pushes: Each feature found, and how far it pushes each type; the strongest first.
+    """
+
+    text: Literal["description", "ask"]
+    types: Mapping[str, float]
+    unknown: float
+    entropy: float
+    expected: Mapping[str, float]
+    target: float
+    unsure: str
+    pushes: Sequence[tuple[str, Mapping[str, float]]]
+
+
 class Router:
     """Decides which model answers a request.
 
@@ -113,6 +144,10 @@ class Router:
         models: What is known of each model; the shipped facts by default.
         fits: Tells why a request cannot go to a model; by default every request fits.
         words: Phrases of task types; the shipped ones by default.
+        classifier: Tells types where no phrase does; the shipped one by default.
+
+    Attributes:
+        table: How good each tier is expected to be at each type.
 
     Raises:
         ConfigError: the policy names a tier that the ladder lacks.
@@ -131,6 +166,7 @@ class Router:
         models: Models | None = None,
         fits: Fits = _always_fits,
         words: Words | None = None,
+        classifier: Classifier | None = None,
     ) -> None:
         self.ladder = ladder
         self.policy = policy = policy or Policy()
@@ -142,6 +178,8 @@ class Router:
         self._named = {tier.name: tier for tier in ladder}
         self._ranks = {tier.name: rank for rank, tier in enumerate(ladder)}
         self._for = {complexity: ladder[name] for complexity, name in policy.complexity.items()}
+        #: The complexity that a tier stands for; a tier of several stands for the least.
+        self._complexity_at = {self._for[each].name: each for each in reversed(COMPLEXITIES)}
         self._may = frozenset(policy.allowed_tiers or self._named)
         self._allowed = tuple(tier for tier in ladder if tier.name in self._may)
         self._switches = {switch.tag: switch for switch in policy.switches}
@@ -150,8 +188,25 @@ class Router:
         self._cheaper: dict[tuple[str, date], tuple[Tier, ...]] = {}
         lowest = self._models.get(ladder.tiers[0].model)
         self._sized_by = lowest.tokenizer if lowest is not None else "old"
-        #: Twelve hexadecimal digits that name policy, ladder and word lists.
-        self.policy_hash = policy.digest(ladder, self._words.digest)
+        weighs = policy.learned and policy.preset != "reference"
+        self._classifier = (classifier or load_classifier()) if weighs or policy.types else None
+        self._weighs = self._classifier if weighs else None
+        rarity = self._classifier.rarity() if self._classifier is not None and policy.types else {}
+        self._own = Examples(policy.types, rarity) if policy.types else None
+        self.table = self._type_table()
+        self._columns = self.table.columns(tuple(self._weighs.types)) if self._weighs is not None else []
+        weights = self._classifier.digest if self._classifier is not None else ""
+        #: Twelve hexadecimal digits that name policy, ladder, word lists and weights.
+        self.policy_hash = policy.digest(ladder, self._words.digest, weights)
+
+    def _type_table(self) -> TypeTable:
+        """Return the table of all types there are: the classifier's, those of phrases, the user's own."""
+        needs = {name: self._for[complexity].name for name, complexity in self._words.types.items()}
+        if self._weighs is not None:
+            needs = {name: self._for[each].name for name, each in self._weighs.types.items()} | needs
+        for own in self.policy.types:
+            needs[own.name] = own.tier or self._for[own.complexity or "standard"].name
+        return TypeTable(tuple(self._named), needs)
 
     def decide(
         self,
@@ -351,25 +406,94 @@ class Router:
         """Choose by the task's type; in the preset by the reference's lists, which end in standard."""
         description, ask = case.scan()
         if self.policy.preset == "reference":
-            found = self._words.predict_reference(description, ask)
-            if found is None and description is not None and case.features.expected_output_tokens is None:
-                case.complexity = "standard"
-                case.go(self._for["standard"], Code.STANDARD, "no listed phrase in the description: standard")
-                return True
-        else:
-            found = self._words.predict(case.features, description, ask)
-        if found is None:
+            return self._listed(case, description, ask)
+        if self._own is not None and self._owned(case, description or ask):
+            return True
+        found = self._words.predict(case.features, description, ask)
+        if found is not None and (found.place == "description" or found.complexity != "simple"):
+            return self._named_by(case, found)
+        guessed = self._guessed(description or ask)
+        # A phrase may stand in an ask by chance; what it calls simple must not look hard as a whole.
+        if found is not None and (guessed is None or guessed[1] != "complex"):
+            return self._named_by(case, found)
+        if guessed is None:
             return False
-        case.complexity, case.task_type = found.complexity, found.task_type
-        where = " in the description" if found.place == "description" else ""
-        what = (
-            f"follow-up to {found.task_type or found.complexity}"
-            if case.features.inherited_ask and not where
-            else ""
-        )
-        named = what or found.task_type or found.complexity
-        case.go(self._for[found.complexity], Code.TYPE, f'type: {named} ("{found.phrase}"{where})')
+        case.task_type, case.complexity, tier, quality = guessed
+        case.go(tier, Code.TYPE, f"type: {_inherited(case, description)}{case.task_type} (sure {quality:.0%})")
         return True
+
+    def _listed(self, case: _Case, description: Scan | None, ask: Scan) -> bool:
+        found = self._words.predict_reference(description, ask)
+        if found is not None:
+            return self._named_by(case, found)
+        if description is None or case.features.expected_output_tokens is not None:
+            return False
+        case.complexity = "standard"
+        case.go(self._for["standard"], Code.STANDARD, "no listed phrase in the description: standard")
+        return True
+
+    def _owned(self, case: _Case, scan: Scan) -> bool:
+        """Choose by a type of the user's own."""
+        assert self._own is not None
+        own = self._own.find(scan)
+        if own is None:
+            return False
+        tier = self._named[self.table.needs[own.name]]
+        case.task_type, case.complexity = own.name, own.complexity
+        case.go(tier, Code.TYPE, f"type: {_inherited(case, case.description)}{own.name} (like its examples)")
+        return True
+
+    def _named_by(self, case: _Case, found: Prediction) -> bool:
+        """Choose by a phrase that was found."""
+        case.complexity, case.task_type = found.complexity, found.task_type
+        is_described = found.place == "description"
+        where = " in the description" if is_described else ""
+        what = "" if is_described else _inherited(case, None)
+        named = found.task_type or found.complexity
+        case.go(self._for[found.complexity], Code.TYPE, f'type: {what}{named} ("{found.phrase}"{where})')
+        return True
+
+    def _guessed(self, scan: Scan) -> tuple[str, Complexity, Tier, float] | None:
+        """Return the likeliest type, its complexity, the tier and the quality expected of it, where sure."""
+        if self._weighs is None:
+            return None
+        guess = self._weighs.guess(scan)
+        if not self._weighs.is_clear(guess):
+            return None
+        choice = choose(guess.shares, self._columns, self._weighs.target)
+        if choice is None:
+            return None
+        tier = self.ladder.tiers[choice.rank]
+        name = self._likeliest(self._weighs, guess, tier)
+        complexity = self._complexity_at.get(tier.name, self._weighs.types[name])
+        return name, complexity, tier, choice.quality
+
+    def _likeliest(self, classifier: Classifier, guess: Guess, tier: Tier) -> str:
+        """Return the likeliest type that needs `tier`; where none does, the likeliest of all."""
+        needs, ranked = self.table.needs, sorted(zip(guess.shares, classifier.types, strict=True), reverse=True)
+        return next((name for _, name in ranked if needs[name] == tier.name), ranked[0][1])
+
+    def weigh(self, features: Features) -> Weighing | None:
+        """Return what the classifier makes of a request, in full, or None where it is not used."""
+        if self._weighs is None:
+            return None
+        scan = Scan(features.description or features.ask)
+        guess = self._weighs.guess(scan)
+        expected = [sum(map(mul, guess.shares, column)) for column in self._columns]
+        unsure = self._weighs.why_unclear(guess)
+        if not unsure and choose(guess.shares, self._columns, self._weighs.target) is None:
+            unsure = f"no tier below the top is expected to do with {self._weighs.target:.0%}, nor to fail"
+        ranked = sorted(zip(guess.shares, self._weighs.types, strict=True), reverse=True)
+        return Weighing(
+            text="description" if features.description else "ask",
+            types={name: share for share, name in ranked},
+            unknown=guess.unknown,
+            entropy=guess.entropy,
+            expected=dict(zip(self.table.tiers, expected, strict=True)),
+            target=self._weighs.target,
+            unsure=unsure,
+            pushes=self._weighs.explain(scan),
+        )
 
     def _sized(self, case: _Case) -> bool:
         """Choose by signals, where the caller told the size of the answer; in the preset always."""
@@ -507,6 +631,10 @@ class Router:
             cap = min(max(told, _FEWEST_TOKENS), _MOST_TOKENS)
         own = case.request.max_tokens
         return cap if own is None or cap < own else None
+
+
+def _inherited(case: _Case, description: Scan | None) -> str:
+    return "follow-up to " if case.features.inherited_ask and description is None else ""
 
 
 def baseline_of(task: Task, known: Known, ladder: Ladder) -> Baseline:
