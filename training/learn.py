@@ -61,7 +61,7 @@ class Settings:
     """
 
     damping: float = 0.5
-    freedom: float = 10.0
+    freedom: float = 30.0
     rarest: int = 2
     most: int = 14_000
 

@@ -45,7 +45,7 @@ from leastwise.ladder import (
 )
 from leastwise.money import to_usd
 from leastwise.prices import DEFAULT_PROVIDER, PriceBook, Rate, load_prices
-from leastwise.routing import BASELINE, Policy, Preset, Rule, Signals, Switch
+from leastwise.routing import BASELINE, OwnType, Policy, Preset, Rule, Signals, Switch
 
 SCHEMA: Final = 1
 FILE_NAME: Final = "leastwise.toml"
@@ -112,6 +112,17 @@ class StoreAt:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassifierOptions:
+    """How the type of a task is told.
+
+    Attributes:
+        learned: Whether the learned classifier is asked where no phrase tells.
+    """
+
+    learned: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings.
 
@@ -127,6 +138,8 @@ class Config:
         complexity: The tier of each complexity.
         signals: Thresholds of routing by size.
         rules: The user's own rules, in order.
+        classifier: How the type of a task is told.
+        types: The user's own types of task.
         switches: Modes of single tags.
         prices: Rates that win over the shipped ones.
         discount: Share of list prices that is not charged.
@@ -147,6 +160,8 @@ class Config:
     complexity: Mapping[Complexity, str] = field(default_factory=lambda: MappingProxyType({}))
     signals: Signals = field(default_factory=Signals)
     rules: tuple[Rule, ...] = ()
+    classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
+    types: tuple[OwnType, ...] = ()
     switches: tuple[Switch, ...] = ()
     prices: tuple[Rate, ...] = ()
     discount: Decimal = Decimal(0)
@@ -231,6 +246,8 @@ def policy(config: Config) -> Policy:
         "complexity": config.complexity,
         "signals": config.signals,
         "rules": config.rules,
+        "learned": config.classifier.learned,
+        "types": config.types,
     }
     return Policy.reference(**parts) if config.preset == "reference" else Policy(**parts)
 
@@ -256,7 +273,10 @@ def settings(config: Config) -> Iterator[Setting]:
         yield _setting(config, f"complexity.{complexity}", name)
     for one in fields(config.signals):
         yield _setting(config, f"signals.{one.name}", getattr(config.signals, one.name))
-    for name, rows in (("rule", config.rules), ("switch", config.switches), ("price", config.prices)):
+    for one in fields(config.classifier):
+        yield _setting(config, f"classifier.{one.name}", getattr(config.classifier, one.name))
+    rows_of = {"rule": config.rules, "type": config.types, "switch": config.switches, "price": config.prices}
+    for name, rows in rows_of.items():
         for number, row in enumerate(rows, 1):
             yield _setting(config, f"{name}.{number}", _plain(row), name)
 
@@ -326,6 +346,13 @@ def _text(value: Any) -> str:
     if isinstance(value, str) and value.strip():
         return value
     message = "expected text"
+    raise ValueError(message)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    message = "expected true or false"
     raise ValueError(message)
 
 
@@ -436,6 +463,10 @@ def _parse_number(text: str) -> Any:
         return text
 
 
+def _parse_flag(text: str) -> Any:
+    return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
+
+
 def _parse_texts(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -455,6 +486,7 @@ _SETTINGS: Final[Mapping[str, _Setting]] = MappingProxyType(
         "store.durability": _Setting(_one_of(*get_args(Durability))),
         **{f"complexity.{name}": _Setting(_text) for name in COMPLEXITIES},
         **{f"signals.{one.name}": _Setting(_whole(0), _parse_number) for one in fields(Signals)},
+        "classifier.learned": _Setting(_flag, _parse_flag),
     }
 )
 _OF_UPSTREAM: Final[Mapping[str, _Setting]] = MappingProxyType(
@@ -482,6 +514,11 @@ def _rule(row: Mapping[str, Any]) -> Rule:
     return Rule(**_columns(row, {**texts, "role": roles, "complexity": _one_of(*COMPLEXITIES)}))
 
 
+def _type(row: Mapping[str, Any]) -> OwnType:
+    known = {"name": _text, "examples": _texts, "complexity": _one_of(*COMPLEXITIES), "tier": _text}
+    return OwnType(**_columns(row, known, required=("name", "examples")))
+
+
 def _switch(row: Mapping[str, Any]) -> Switch:
     known = {"tag": _text, "mode": _one_of(*MODES), "percent": _percent}
     return Switch(**_columns(row, known, required=("tag", "mode")))
@@ -492,7 +529,7 @@ def _price(row: Mapping[str, Any]) -> Rate:
 
 
 _ROWS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = MappingProxyType(
-    {"tier": _tier, "rule": _rule, "switch": _switch, "price": _price}
+    {"tier": _tier, "rule": _rule, "type": _type, "switch": _switch, "price": _price}
 )
 
 
@@ -715,7 +752,7 @@ class _Assembly:
         """Return the configuration; raise ConfigError with everything that does not fit together."""
         ladder, upstreams = self._ladder(), self._upstreams()
         names = [tier.name for tier in ladder]
-        rules, prices = self._get("rule", ()), self._get("price", ())
+        rules, types, prices = (self._get(name, ()) for name in ("rule", "type", "price"))
         complexity = _complexity(ladder)
         complexity |= {name: self._get(f"complexity.{name}", complexity[name]) for name in COMPLEXITIES}
         for name in COMPLEXITIES:
@@ -725,9 +762,12 @@ class _Assembly:
             self._check("tier", tier.upstream, tuple(upstreams), f"{tier.name}: upstream")
         for number, rule in enumerate(rules, 1):
             self._check("rule", rule.tier or names[0], names, f"{number}: tier")
+        for own in types:
+            self._check("type", own.tier or names[0], names, f"{own.name}: tier")
         for number, rate in enumerate(prices, 1):
             self._check("price", rate.provider, tuple(upstreams), f"{number}: provider")
-        self._check_tags()
+        self._check_once("switch", "tag")
+        self._check_once("type", "name")
         signals = self._signals()
         _raise_all(self.wrong)
         scalars = ("mode", "percent", "reroute", "preset", "unsure", "discount", "unpriced")
@@ -739,6 +779,8 @@ class _Assembly:
             complexity=MappingProxyType(complexity),
             signals=signals,
             rules=rules,
+            classifier=ClassifierOptions(**self._below("classifier")),
+            types=types,
             switches=self._get("switch", ()),
             prices=prices,
             origins=MappingProxyType(self._origins()),
@@ -796,10 +838,11 @@ class _Assembly:
             self._refuse(f"signals.{next(iter(given))}", str(error))
             return Signals()
 
-    def _check_tags(self) -> None:
-        tags = [switch.tag for switch in self._get("switch", ())]
-        for tag in dict.fromkeys(tag for tag in tags if tags.count(tag) > 1):
-            self._refuse("switch", f"[[switch]] tag = {_shown(tag)}: given twice; keep one of them")
+    def _check_once(self, key: str, column: str) -> None:
+        """Refuse rows of `key` that have the same value in a column."""
+        values = [getattr(row, column) for row in self._get(key, ())]
+        for value in dict.fromkeys(value for value in values if values.count(value) > 1):
+            self._refuse(key, f"[[{key}]] {column} = {_shown(value)}: given twice; keep one of them")
 
     def _origins(self) -> dict[str, str]:
         origins = {key: one.origin for key, one in self.given.items()}

@@ -21,7 +21,7 @@ from datetime import UTC, date, datetime
 from fnmatch import translate
 from operator import mul
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from leastwise.errors import UnknownPriceError
 from leastwise.features import Features, estimate_tokens, read, reference_tokens
@@ -134,6 +134,16 @@ class Weighing:
     pushes: Sequence[tuple[str, Mapping[str, float]]]
 
 
+class _Guessed(NamedTuple):
+    """What the classifier chooses: `quality` is expected of the tier, or doubted of the one below the top."""
+
+    task_type: str
+    complexity: Complexity
+    tier: Tier
+    quality: float
+    is_certain: bool
+
+
 class Router:
     """Decides which model answers a request.
 
@@ -189,21 +199,20 @@ class Router:
         lowest = self._models.get(ladder.tiers[0].model)
         self._sized_by = lowest.tokenizer if lowest is not None else "old"
         weighs = policy.learned and policy.preset != "reference"
-        self._classifier = (classifier or load_classifier()) if weighs or policy.types else None
-        self._weighs = self._classifier if weighs else None
-        rarity = self._classifier.rarity() if self._classifier is not None and policy.types else {}
-        self._own = Examples(policy.types, rarity) if policy.types else None
+        weights = (classifier or load_classifier()) if weighs or policy.types else None
+        #: What tells types where no phrase does; None where only phrases do.
+        self.classifier = weights if weighs else None
+        self._own = Examples(policy.types, weights.rarity()) if weights is not None and policy.types else None
         self.table = self._type_table()
-        self._columns = self.table.columns(tuple(self._weighs.types)) if self._weighs is not None else []
-        weights = self._classifier.digest if self._classifier is not None else ""
+        self._columns = self.table.columns(tuple(self.classifier.types)) if self.classifier is not None else []
         #: Twelve hexadecimal digits that name policy, ladder, word lists and weights.
-        self.policy_hash = policy.digest(ladder, self._words.digest, weights)
+        self.policy_hash = policy.digest(ladder, self._words.digest, weights.digest if weights else "")
 
     def _type_table(self) -> TypeTable:
         """Return the table of all types there are: the classifier's, those of phrases, the user's own."""
         needs = {name: self._for[complexity].name for name, complexity in self._words.types.items()}
-        if self._weighs is not None:
-            needs = {name: self._for[each].name for name, each in self._weighs.types.items()} | needs
+        if self.classifier is not None:
+            needs = {name: self._for[each].name for name, each in self.classifier.types.items()} | needs
         for own in self.policy.types:
             needs[own.name] = own.tier or self._for[own.complexity or "standard"].name
         return TypeTable(tuple(self._named), needs)
@@ -414,12 +423,14 @@ class Router:
             return self._named_by(case, found)
         guessed = self._guessed(description or ask)
         # A phrase may stand in an ask by chance; what it calls simple must not look hard as a whole.
-        if found is not None and (guessed is None or guessed[1] != "complex"):
+        is_hard = guessed is not None and guessed.complexity == "complex" and guessed.is_certain
+        if found is not None and not is_hard:
             return self._named_by(case, found)
         if guessed is None:
             return False
-        case.task_type, case.complexity, tier, quality = guessed
-        case.go(tier, Code.TYPE, f"type: {_inherited(case, description)}{case.task_type} (sure {quality:.0%})")
+        case.task_type, case.complexity = guessed.task_type, guessed.complexity
+        words = f"type: {_inherited(case, description)}{guessed.task_type} (sure {guessed.quality:.0%})"
+        case.go(guessed.tier, Code.TYPE, words)
         return True
 
     def _listed(self, case: _Case, description: Scan | None, ask: Scan) -> bool:
@@ -453,20 +464,20 @@ class Router:
         case.go(self._for[found.complexity], Code.TYPE, f'type: {what}{named} ("{found.phrase}"{where})')
         return True
 
-    def _guessed(self, scan: Scan) -> tuple[str, Complexity, Tier, float] | None:
-        """Return the likeliest type, its complexity, the tier and the quality expected of it, where sure."""
-        if self._weighs is None:
+    def _guessed(self, scan: Scan) -> _Guessed | None:
+        """Return what the classifier chooses, or None where it is not sure."""
+        if self.classifier is None:
             return None
-        guess = self._weighs.guess(scan)
-        if not self._weighs.is_clear(guess):
+        guess = self.classifier.guess(scan)
+        if not self.classifier.is_clear(guess):
             return None
-        choice = choose(guess.shares, self._columns, self._weighs.target)
+        choice = choose(guess.shares, self._columns, self.classifier.target)
         if choice is None:
             return None
         tier = self.ladder.tiers[choice.rank]
-        name = self._likeliest(self._weighs, guess, tier)
-        complexity = self._complexity_at.get(tier.name, self._weighs.types[name])
-        return name, complexity, tier, choice.quality
+        name = self._likeliest(self.classifier, guess, tier)
+        complexity = self._complexity_at.get(tier.name, self.classifier.types[name])
+        return _Guessed(name, complexity, tier, choice.quality, choice.quality >= self.classifier.target)
 
     def _likeliest(self, classifier: Classifier, guess: Guess, tier: Tier) -> str:
         """Return the likeliest type that needs `tier`; where none does, the likeliest of all."""
@@ -475,24 +486,24 @@ class Router:
 
     def weigh(self, features: Features) -> Weighing | None:
         """Return what the classifier makes of a request, in full, or None where it is not used."""
-        if self._weighs is None:
+        if self.classifier is None:
             return None
         scan = Scan(features.description or features.ask)
-        guess = self._weighs.guess(scan)
+        guess = self.classifier.guess(scan)
         expected = [sum(map(mul, guess.shares, column)) for column in self._columns]
-        unsure = self._weighs.why_unclear(guess)
-        if not unsure and choose(guess.shares, self._columns, self._weighs.target) is None:
-            unsure = f"no tier below the top is expected to do with {self._weighs.target:.0%}, nor to fail"
-        ranked = sorted(zip(guess.shares, self._weighs.types, strict=True), reverse=True)
+        unsure = self.classifier.why_unclear(guess)
+        if not unsure and choose(guess.shares, self._columns, self.classifier.target) is None:
+            unsure = f"no tier below the top is expected to do with {self.classifier.target:.0%}, nor to fail"
+        ranked = sorted(zip(guess.shares, self.classifier.types, strict=True), reverse=True)
         return Weighing(
             text="description" if features.description else "ask",
             types={name: share for share, name in ranked},
             unknown=guess.unknown,
             entropy=guess.entropy,
             expected=dict(zip(self.table.tiers, expected, strict=True)),
-            target=self._weighs.target,
+            target=self.classifier.target,
             unsure=unsure,
-            pushes=self._weighs.explain(scan),
+            pushes=self.classifier.explain(scan),
         )
 
     def _sized(self, case: _Case) -> bool:

@@ -6,8 +6,8 @@ against it as if the assumption were twenty outcomes itself (`blended`), so that
 answers move nothing.
 
 A tier is chosen by what is expected of it over all types that an ask may be: the cheapest whose
-expected quality reaches the target. Where only the dearest does, and the one below it is still
-more likely to do than not, nothing is decided: that is *unsure*.
+expected quality reaches the target. Where only the dearest does, and it is not clear either that
+the one below would fail, nothing is decided: that is *unsure*.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from leastwise.ladder import COMPLEXITIES, Complexity
 #: How many outcomes an assumed quality weighs.
 PRIOR_WEIGHT: Final = 20
 
-_LIKELY: Final = 0.5
+#: The dearest tier is chosen where the one below is expected to do with less than this.
+_UNLIKELY: Final = 0.3
 _FEWEST_EXAMPLES: Final = 3
 
 
@@ -129,6 +130,6 @@ def choose(shares: Sequence[float], columns: Sequence[Sequence[float]], target: 
         quality = sum(map(mul, shares, column))
         if quality >= target:
             is_last = rank == len(columns) - 1
-            return None if is_last and below > _LIKELY else Choice(rank, 1 - below if is_last else quality)
+            return None if is_last and below > _UNLIKELY else Choice(rank, 1 - below if is_last else quality)
         below = quality
     return None
