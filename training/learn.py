@@ -33,10 +33,13 @@ TYPES: Final[Mapping[str, Complexity]] = {
     **dict.fromkeys(("code", "math", "analyse"), "complex"),
 }
 
+#: The label of texts that are of none of the types.
+UNCLEAR: Final = "unclear"
+
 FOLDS: Final = 5
 _TEST_PERCENT: Final = 30
 _LARGEST: Final = 127
-_PASSES: Final = 400
+_PASSES: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +173,16 @@ def shares(scores: np.ndarray[Any, Any], warmth: float = 1.0) -> np.ndarray[Any,
 
 
 def pack(
-    learned: Learned, types: Mapping[str, Complexity], warmth: float, most_unknown: float, most_entropy: float, target: float
+    learned: Learned,
+    types: Mapping[str, Complexity],
+    warmth: float,
+    *,
+    most_unknown: float,
+    most_entropy: float,
+    target: float,
 ) -> bytes:
     """Return the weights file: a compressed `Model`, the same for the same weights."""
-    columns = [learned.labels.index(name) for name in types]
+    columns = [learned.labels.index(name) for name in (*types, UNCLEAR)]
     weights = learned.weights[:, columns] / warmth
     step = float(np.abs(weights).max()) / _LARGEST
     as_bytes = (np.rint(weights / step).astype(int) + 128).clip(0, 255).astype(np.uint8)

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from training.learn import Sample
+from training.learn import UNCLEAR, Sample
 
 PROMPTS: Final = Path(__file__).resolve().parent / "prompts"
-UNCLEAR: Final = "unclear"
 
 #: Rows of a clinc150 label that are, as they stand, asks of one of our types.
 _CLINC: Final[Mapping[str, str]] = {
@@ -117,19 +116,16 @@ PASTED: Final = (
     Table("text/sms_spam.parquet", "CC-BY-4.0", "UCI SMS Spam Collection", lambda _: "", 600, 0),
 )
 _TAKES_TEXT: Final = ("classify", "extract", "convert", "lookup", "summarise", "translate", "rewrite")
+_ASKED_OF_NOBODY: Final = 120  # texts that stand alone, as examples of what has no type
+_ALONE_WEIGHT: Final = 0.3
 _SHORT: Final = 110
 _MOST_SENTENCES: Final = 9
 _PASTED_WEIGHT: Final = 0.5
 
 
 def own() -> list[Sample]:
-    """Return our own prompts, but for those that have no type."""
-    return [sample for sample in _own() if sample.label != UNCLEAR]
-
-
-def unclear() -> list[str]:
-    """Return our own prompts of which nobody could tell the type."""
-    return [sample.text for sample in _own() if sample.label == UNCLEAR]
+    """Return our own prompts, those of no type among them."""
+    return list(_own())
 
 
 def _own() -> Iterator[Sample]:
@@ -167,9 +163,10 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def pasted(samples: Sequence[Sample], data: Path) -> list[Sample]:
-    """Return short instructions among `samples` with a text pasted above or below them."""
+    """Return short instructions among `samples` with a text pasted, and such texts with nothing asked."""
     texts = sorted({sample.text for table in PASTED for sample in _rows(table, data)}, key=_digest)
-    found = []
+    alone = [" ".join(texts[place : place + 1 + place % 4]) for place in range(_ASKED_OF_NOBODY)]
+    found = [Sample(text, UNCLEAR, "pasted texts alone", _ALONE_WEIGHT) for text in alone]
     for sample in samples:
         if sample.label not in _TAKES_TEXT or len(sample.text) > _SHORT or "\n" in sample.text:
             continue

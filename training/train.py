@@ -80,13 +80,13 @@ def train(data: Path) -> tuple[bytes, list[Sample]]:
     warmth = fit_warmth(held)
     foreign = learn([*own, *sources.pasted(own, data)], SETTINGS)
     far = [sample for sample in public if sample.source != "clinc150"]
-    rest = [Sample(text, sources.UNCLEAR, "own") for text in sources.unclear()]
     learned = learn(whole, SETTINGS)
     asks = [one for weights, samples in held for one in judged(weights, samples, warmth)]
-    limits = calibrate(asks, judged(foreign, far, warmth), judged(learned, rest, warmth))
+    typed, rest = ([one for one in asks if (one.rank is None) is is_unclear] for is_unclear in (False, True))
+    limits = calibrate(typed, judged(foreign, far, warmth), rest)
     packed = pack(learned, TYPES, warmth, **limits)
     say(f"warmth {warmth}, {limits}, {len(learned.places):,} features, {len(whole):,} samples")
-    return packed, [*whole, *rest]
+    return packed, whole
 
 
 def fit_warmth(held: Sequence[tuple[Learned, Sequence[Sample]]]) -> float:
@@ -193,12 +193,14 @@ def provenance(packed: bytes, samples: Sequence[Sample]) -> str:
         f"folds = {FOLDS}  # by a hash of the text, for calibration; the weights are of all samples",
     ]
     for name, count in counts.items():
-        facts = _FACTS.get(name) or {"licence": "Apache-2.0", "origin": "training/prompts of this project"}
+        facts = _FACTS.get(name, {})
+        if name.startswith("own"):
+            facts = {"licence": "Apache-2.0", "origin": "training/prompts of this project"}
         lines += ["", "[[source]]", f'name = "{name}"']
         lines += [f'{key} = "{value}"' for key, value in facts.items()]
         lines += [f"{label} = {number}" for label, number in sorted(count.items())]
     for table in sources.PASTED:
-        lines += ["", "[[pasted]]  # texts below instructions of ours; they teach no type"]
+        lines += ["", "[[pasted]]  # below instructions of ours, and alone: without a type"]
         lines += [f'name = "{table.name}"', f'licence = "{table.licence}"', f'origin = "{table.origin}"']
         lines += [f"at_most = {table.most}"]
     return "\n".join(lines) + "\n"

@@ -10,9 +10,10 @@ feature stand in lanes of one large integer, so that `sum` adds up all types at 
 and pairs of words are looked up by `map`. Features are kept under their own names, not as hash
 buckets: a dict hashes them anyway, none collide, and `explain` can say which ones spoke.
 
-Unsure is an answer. Where an ask has words that training never saw, or its shares are spread
-over many types, the shares mean little and `is_clear` says so; the limits are fitted on held-out
-asks, those of other domains and such that have no type at all among them.
+Unsure is an answer. What is none of the types ("the second one", a text with nothing asked) has a
+share of its own, which no tier is expected to serve. Where an ask has words that training never
+saw, or its shares are spread over many types, they mean little and `is_clear` says so; the limits
+are fitted on held-out asks, those of other domains and such without a type among them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ Feature = bytes | tuple[bytes, bytes] | str
 
 #: Stand before the first word of the text, before that of its last line, and before a word's beginning.
 START, LAST_LINE, STEM = b"^", b"$", b"~"
+
+#: Stands for "none of the types" where pushes are explained.
+NONE: Final = "none"
 
 #: Where instructions stand; pairs and stems are looked for only there.
 _HEAD_WORDS, _TAIL_WORDS = 24, 16
@@ -77,9 +81,10 @@ class Guess(msgspec.Struct, frozen=True):
     """What the classifier makes of an ask.
 
     Attributes:
-        shares: Probability of each type, in the order of `Classifier.types`.
+        shares: Probability of each type, in the order of `Classifier.types`; what is missing to 1 is
+            the probability that it is none of them.
         unknown: Share of the ask's words that the model does not know, 0 to 1.
-        entropy: How evenly the probability is spread, 0 for one type, 1 for all alike.
+        entropy: How evenly the probability is spread, 0 for one type, 1 for all and none alike.
     """
 
     shares: tuple[float, ...]
@@ -92,7 +97,7 @@ class Model(msgspec.Struct, frozen=True):
 
     Attributes:
         types: The types, each with the complexity it maps to at first.
-        bias: What each type has without any feature.
+        bias: What each type has without any feature, and at the end what "none of them" has.
         step: What one step of a weight's byte is worth.
         damping: The sum is divided by the number of features to this power.
         most_unknown: Above this share of unknown words a guess is not clear.
@@ -101,7 +106,7 @@ class Model(msgspec.Struct, frozen=True):
         words: Single words, parted by line feeds.
         pairs: Two words with a blank between, parted by line feeds.
         shapes: Names of shapes, parted by line feeds.
-        weights: A byte for each type of each feature, in the order words, pairs, shapes.
+        weights: A byte for each type of each feature, and one for none, in the order words, pairs, shapes.
         rarity: A byte for each feature: how rare it is, a tenth of a nat each (idf).
     """
 
@@ -145,7 +150,7 @@ class Classifier:
         self.digest = sha256(packed).hexdigest()
         self.types: Mapping[str, Complexity] = model.types
         self.target = model.target
-        self._names = tuple(model.types)
+        self._names = (*model.types, NONE)
         self._bias, self._step, self._damping = model.bias, model.step, model.damping
         self._most_unknown, self._most_entropy = model.most_unknown, model.most_entropy
         self._lanes = struct.Struct(f"<{len(self._names) + 2}I")
@@ -164,7 +169,7 @@ class Classifier:
         whole = sum(parts)
         shares = tuple([part / whole for part in parts])
         spread = -sum([share * math.log(share) for share in shares if share > 0]) / math.log(len(shares))
-        return Guess(shares, 1 - known_words / len(words) if words else 1.0, spread)
+        return Guess(shares[:-1], 1 - known_words / len(words) if words else 1.0, spread)
 
     def is_clear(self, guess: Guess) -> bool:
         """Tell whether the shares mean something (see the module)."""
