@@ -3,8 +3,8 @@
 Our features and learner tell a prompt's task among the table's own; the type table holds the mean
 outcome of each model on each, drawn towards the model's mean (`routing.types.blended`); a prompt's
 score is the gain expected of the stronger model. Prompts that are unlike what was learned from
-(spread over the types, or of unknown words) are given the mean gain: the guard. All of that and the
-threshold come from the train part and are applied unchanged to the test part.
+(spread over the types) are given the mean gain: the guard. All of that and the threshold come from
+the train part and are applied unchanged to the test part.
 
 *Same* is the table's own split. *Unseen* leaves a third of the categories out of learning, whole,
 and tests on them: there a router can know nothing, and must do no harm.
@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from statistics import fmean
+from random import Random
+from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks.measure import Figure, Quiet, Result, Table, say
@@ -38,7 +39,7 @@ _PAIRS: Final = (
 )
 _GROUPS: Final = 3  # of categories; each is left out once
 _FOLDS: Final = 3
-_IN_GUARD: Final = 0.9  # share of held-out train prompts that the guard lets pass
+_DRAWS: Final = 200  # of the bootstrap
 _WANTED: Final = 0.95  # of the stronger model's quality
 
 _Row = Mapping[str, Any]
@@ -73,6 +74,7 @@ class Found:
         accuracy: Of the type, None where none of the types can be right.
         covered: Share of prompts that the guard let pass.
         curve: Of the prompts as routed, those outside the guard at the mean gain.
+        deviation: Of the area of that curve, over bootstrap draws.
         unguarded: The same without the guard.
         saved: Cost saved by the threshold that was chosen on the train part.
         kept: Quality kept by it, of the stronger model's.
@@ -85,6 +87,7 @@ class Found:
     accuracy: float | None
     covered: float
     curve: Curve
+    deviation: float
     unguarded: Curve
     saved: float
     kept: float
@@ -170,13 +173,10 @@ def _tested(
         places = [place for place, row in enumerate(train) if _fold(row) == fold]
         for place, told in zip(places, _tell(learned, [train[place] for place in places]), strict=True):
             told_train[place] = told
-    guard = tuple(
-        sorted(values)[min(len(values) - 1, int(_IN_GUARD * len(values)))]
-        for values in ([told.entropy for told in told_train], [told.unknown for told in told_train])
-    )
+    guard = _guard([told.entropy for told in told_train], [told.entropy for told in _strange(train)])
     told_test = _tell(_learn(train), test)
-    covered = [told.entropy <= guard[0] and told.unknown <= guard[1] for told in told_test]
-    in_train = [told.entropy <= guard[0] and told.unknown <= guard[1] for told in told_train]
+    covered = [told.entropy <= guard for told in told_test]
+    in_train = [told.entropy <= guard for told in told_train]
     types = {row["subset"] for row in train}
     right = [told.best == row["subset"] for told, row in zip(told_test, test, strict=True)]
     for pair in pairs:
@@ -197,19 +197,40 @@ def _tested(
             accuracy=fmean(right) if types & {row["subset"] for row in test} else None,
             covered=fmean(covered),
             curve=_curve(scores, test, weak, strong),
+            deviation=_deviation(scores, test, weak, strong),
             unguarded=_curve(plain, test, weak, strong),
             saved=saved,
             kept=kept,
         )
 
 
+def _strange(train: Sequence[_Row]) -> list[_Told]:
+    """Return what is told of train prompts by weights that never saw their category."""
+    found = []
+    for group in range(_GROUPS):
+        out = {row["subset"] for row in train if _group(train, row["subset"]) == group}
+        rest = [row for row in train if row["subset"] not in out]
+        if len({row["subset"] for row in rest}) > 1:
+            found += _tell(_learn(rest), [row for row in train if row["subset"] in out])
+    return found
+
+
+def _guard(known: Sequence[float], strange: Sequence[float]) -> float:
+    """Return the entropy up to which most prompts of known and fewest of strange categories pass."""
+
+    def told_apart(limit: float) -> float:
+        passing = [sum(value <= limit for value in values) / len(values) for values in (known, strange)]
+        return passing[0] - passing[1]
+
+    return max(sorted(known)[:: max(1, len(known) // 100)], key=told_apart) if strange else max(known)
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What the classifier says of one prompt: probability by type, and the guard's two numbers."""
+    """What the classifier says of one prompt: probability by type, and how evenly it is spread, 0 to 1."""
 
     shares: Mapping[str, float]
     entropy: float
-    unknown: float
 
     @property
     def best(self) -> str:
@@ -219,7 +240,7 @@ class _Told:
         return sum(share * gains[name] for name, share in self.shares.items())
 
 
-_NOTHING_TOLD: Final = _Told({}, 1.0, 1.0)
+_NOTHING_TOLD: Final = _Told({}, 1.0)
 
 
 def _fold(row: _Row) -> int:
@@ -238,16 +259,14 @@ def _learn(rows: Sequence[_Row]) -> Learned | None:
 
 def _tell(learned: Learned | None, rows: Sequence[_Row]) -> list[_Told]:
     import numpy as np  # noqa: PLC0415 - an extra that only training needs
-    from training.learn import read, shares  # noqa: PLC0415 - as above
+    from training.learn import shares  # noqa: PLC0415 - as above
 
     if learned is None:
-        return [_Told({row["subset"]: 1.0}, 0.0, 0.0) for row in rows]
+        return [_Told({row["subset"]: 1.0}, 0.0) for row in rows]
     found = []
-    for row, part in zip(rows, shares(learned.scores([row["prompt"] for row in rows])), strict=True):
-        words = [feature for feature in read(row["prompt"]) if isinstance(feature, bytes)]
-        unknown = sum(word not in learned.places for word in words) / max(1, len(words))
+    for part in shares(learned.scores([row["prompt"] for row in rows])):
         entropy = float(-(part * np.log(part + 1e-12)).sum() / np.log(len(part)))
-        found.append(_Told(dict(zip(learned.labels, map(float, part), strict=True)), entropy, unknown))
+        found.append(_Told(dict(zip(learned.labels, map(float, part), strict=True)), entropy))
     return found
 
 
@@ -285,6 +304,17 @@ def _curve(scores: Sequence[float], rows: Sequence[_Row], weak: str, strong: str
         cpt80=_reached(pairs, points[0][1] + gap * 0.8),
         save95=1 - min(costs) / points[-1][2],
     )
+
+
+def _deviation(scores: Sequence[float], rows: Sequence[_Row], weak: str, strong: str) -> float:
+    rng = Random(20261124)
+    areas = []
+    for _ in range(_DRAWS):
+        drawn = [rng.randrange(len(rows)) for _ in rows]
+        part = [rows[place] for place in drawn]
+        if _mean(part, strong, "score") != _mean(part, weak, "score"):
+            areas.append(_curve([scores[place] for place in drawn], part, weak, strong).apgr)
+    return pstdev(areas)
 
 
 def _points(
@@ -342,7 +372,7 @@ def _table(title: str, found: Sequence[Found]) -> Table:
             f"{one.count:,}",
             "-" if one.accuracy is None else f"{one.accuracy:.0%}",
             f"{one.covered:.0%}",
-            f"{one.curve.apgr:.3f}",
+            f"{one.curve.apgr:.3f} +- {one.deviation:.3f}",
             f"{one.unguarded.apgr:.3f}",
             f"{_percent(one.curve.cpt50)} / {_percent(one.curve.cpt80)}",
             f"{one.curve.save95:.0%}",
@@ -383,9 +413,10 @@ def _reading(same: Sequence[Found], unseen: Sequence[Found]) -> Iterator[str]:
         "the test part."
     )
     harmed = [one for one in unseen if one.curve.apgr < 0.48]
+    surely = [one for one in harmed if one.curve.apgr + 2 * one.deviation < 0.48]
     yield (
-        f"Of {len(unseen)} unseen rows {len(harmed)} fall below .48 with the guard, "
-        f"{sum(one.unguarded.apgr < 0.48 for one in unseen)} without. On prompts outside the guard the "
+        f"Of {len(unseen)} unseen rows {len(harmed)} fall below .48 with the guard ({len(surely)} by more "
+        f"than two deviations), {sum(one.unguarded.apgr < 0.48 for one in unseen)} without. On prompts outside the guard the "
         "router knows nothing and is random by design: low coverage buys safety, not skill."
     )
 
@@ -402,8 +433,9 @@ _METHOD: Final = (
         f"prompts told by weights of other folds ({_FOLDS} folds), and is applied unchanged."
     ),
     (
-        f"Guard: {_IN_GUARD:.0%} quantiles of entropy and of the share of unknown words over held-out train "
-        "prompts; beyond either a prompt gets the mean gain. Type table: prior weight 20."
+        "Guard: the entropy that best tells held-out train prompts of known categories from those of "
+        "categories left out of learning; above it a prompt gets the mean gain. Type table: prior weight "
+        f"20. +- is the standard deviation over {_DRAWS} bootstrap draws of the test part."
     ),
     (
         f"Unseen: categories are dealt into {_GROUPS} groups by a hash of their names; each group is left "

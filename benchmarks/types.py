@@ -135,7 +135,7 @@ def _learned(rows: _Labelled) -> dict[str, tuple[float, float]]:
 
     train = [(text, label) for text, label in rows if not is_test(text)]
     texts, labels = zip(*[row for row in rows if is_test(row[0])], strict=True)
-    settings = Settings(rarest=1, most=10**9, freedom=5)
+    settings = Settings(rarest=1, most=10**9)
     ours = learn([Sample(text, label, "") for text, label in train], settings).predict(texts)
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     model = SGDClassifier(loss="log_loss", alpha=1e-5, random_state=0)

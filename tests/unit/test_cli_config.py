@@ -73,6 +73,7 @@ def test_help_names_the_commands_in_groups_and_imports_none(capsys: pytest.Captu
         "on",
         "off",
         "config",
+        "tune",
         "simulate",
         "--help",
         "--version",

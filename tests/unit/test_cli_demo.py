@@ -31,21 +31,21 @@ sentiment              3  haiku   type: sentiment              0.00006  0.00246
 which language         3  haiku   type: language               0.00005  0.00217
 what the user wants    3  haiku   type: intent                 0.00006  0.00257
 sort tickets           4  haiku   type: classify               0.00015  0.00584
-extract names, dates   4  mixed   haiku 3, opus 1 UNSURE       0.00157  0.00506
-look up in a text      3  mixed   haiku 2, opus 1 UNSURE       0.00104  0.00498
-convert a format       3  mixed   haiku 2, opus 1 UNSURE       0.00106  0.00295
+extract names, dates   4  haiku   type: extract                0.00013  0.00506
+look up in a text      3  haiku   type: yes_no, lookup         0.00012  0.00498
+convert a format       3  haiku   type: convert                0.00007  0.00295
 summarise              4  sonnet  type: summarise              0.01695  0.03390
-translate              3  mixed   sonnet 2, opus 1 UNSURE      0.01172  0.01376
-is this proof right?   1  opus    UNSURE, so not cheap         0.00806  0.00806
+translate              3  sonnet  type: translate, question    0.00832  0.01664
+is this proof right?   1  opus    type: math                   0.00806  0.00806
 research, compare      2  opus    type: analyse; UNSURE        0.04975  0.04975
 design, implement      2  opus    type: design, implement      0.06188  0.06188
-debug code             2  opus    type: debug; UNSURE          0.02524  0.02524
+debug code             2  opus    type: debug, code            0.02524  0.02524
 tool loop under way    2  opus    pinned: answers a tool call  0.01070  0.01070
 yes, do it             2  mixed   opus 1, sonnet 1             0.01381  0.01487
-total                 47          saved 19% of the bill        0.20224  0.24926
-26 of 47 calls (55%) went to haiku at 1/40 of the price: 11% of the money. 7 of
-47 calls (15%) went to sonnet at 1/2 of the price: 16% of the money. 14 (30%)
-stayed on opus with 73% of the money: hard, under way, or not understood (7
+total                 47          saved 22% of the bill        0.19549  0.25214
+29 of 47 calls (62%) went to haiku at 1/40 of the price: 12% of the money. 8 of
+47 calls (17%) went to sonnet at 1/2 of the price: 21% of the money. 10 (21%)
+stayed on opus with 67% of the money: hard, under way, or not understood (1
 UNSURE). opus $: claude-opus-5-5 for the same tokens, the baseline (assumed).
 quality   not measured: scripted answers.   next   leastwise report usage.csv
 """
@@ -127,7 +127,7 @@ def test_a_question_with_a_short_answer_and_long_thought_is_not_sent_to_a_cheap_
     _, out, _ = run(capsys, "--json")
     (proof,) = [row for row in json.loads(out)["requests"] if row["kind"] == "is this proof right?"]
 
-    assert ("opus", "unsure") == (proof["tier"], proof["reasons"][0]["code"])
+    assert ("opus", "type: math") == (proof["tier"], proof["reasons"][0]["words"].partition(" (")[0])
 
 
 def test_all_shows_each_request_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:
