@@ -36,7 +36,7 @@ REQUIREMENTS = ROOT / "requirements"
 LOCKS = {"demo": ("demo.txt",), "test": ("test.txt", "test-nodeps.txt")}
 #: Set -> the extras that its lock covers.
 EXTRAS = {"demo": ("anthropic",), "test": ("anthropic", "parquet", "uvloop", "test", "dev")}
-SOURCES = ("src", "tests", "benchmarks", "examples", "dev.py", "conftest.py")
+SOURCES = ("src", "tests", "benchmarks", "training", "examples", "dev.py", "conftest.py")
 #: Marker -> program it needs besides Python, and how to get it.
 NEEDS = {
     "slow": (None, ""),

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from statistics import fmean, pstdev
@@ -164,9 +165,7 @@ def _tested(
     kind: str, pairs: Sequence[tuple[str, str, str]], train: Sequence[_Row], test: Sequence[_Row]
 ) -> Iterator[Found]:
     """Yield what the router does on `test` for each pair, all of it learned from `train`."""
-    held = [
-        (fold, _learn([row for row in train if _fold(row) != fold])) for fold in range(_FOLDS)
-    ]
+    held = [(fold, _learn([row for row in train if _fold(row) != fold])) for fold in range(_FOLDS)]
     # In the order of `train`, each prompt told by weights that did not see it.
     told_train: list[_Told] = [_NOTHING_TOLD] * len(train)
     for fold, learned in held:
@@ -259,6 +258,7 @@ def _learn(rows: Sequence[_Row]) -> Learned | None:
 
 def _tell(learned: Learned | None, rows: Sequence[_Row]) -> list[_Told]:
     import numpy as np  # noqa: PLC0415 - an extra that only training needs
+
     from training.learn import shares  # noqa: PLC0415 - as above
 
     if learned is None:
@@ -294,7 +294,7 @@ def _curve(scores: Sequence[float], rows: Sequence[_Row], weak: str, strong: str
     """Return the curve of a ranking; prompts of one score count as in random order."""
     points = list(_points(scores, rows, weak, strong))
     gap = points[-1][1] - points[0][1]
-    pairs = list(zip(points, points[1:], strict=False))
+    pairs = list(pairwise(points))
     area = sum((b[0] - a[0]) * ((a[1] + b[1]) / 2 - points[0][1]) for a, b in pairs)
     wanted = _WANTED * points[-1][1]
     costs = [cost for _, quality, cost in points if quality >= wanted]
@@ -416,8 +416,8 @@ def _reading(same: Sequence[Found], unseen: Sequence[Found]) -> Iterator[str]:
     surely = [one for one in harmed if one.curve.apgr + 2 * one.deviation < 0.48]
     yield (
         f"Of {len(unseen)} unseen rows {len(harmed)} fall below .48 with the guard ({len(surely)} by more "
-        f"than two deviations), {sum(one.unguarded.apgr < 0.48 for one in unseen)} without. On prompts outside the guard the "
-        "router knows nothing and is random by design: low coverage buys safety, not skill."
+        f"than two deviations), {sum(one.unguarded.apgr < 0.48 for one in unseen)} without. On prompts "
+        "outside the guard the router knows nothing and is random by design: low coverage buys safety, not skill."
     )
 
 

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.measure import ROOT, Figure, Quiet, Result, Table, say
 from leastwise.features import Features, cut
@@ -131,6 +131,7 @@ def _learned(rows: _Labelled) -> dict[str, tuple[float, float]]:
     """Return accuracy and macro-F1 on the test part, of ours and of TF-IDF, both learned on the rest."""
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415 - an extra
     from sklearn.linear_model import SGDClassifier  # noqa: PLC0415 - as above
+
     from training.learn import Sample, Settings, is_test, learn  # noqa: PLC0415 - as above
 
     train = [(text, label) for text, label in rows if not is_test(text)]
@@ -141,7 +142,11 @@ def _learned(rows: _Labelled) -> dict[str, tuple[float, float]]:
     model = SGDClassifier(loss="log_loss", alpha=1e-5, random_state=0)
     model.fit(vectors.fit_transform([text for text, _ in train]), [label for _, label in train])
     theirs = list(model.predict(vectors.transform(texts)))
-    return {"ours": _scores(labels, ours), "TF-IDF": _scores(labels, theirs), "rows": (len(train), len(texts))}
+    return {
+        "ours": _scores(labels, ours),
+        "TF-IDF": _scores(labels, theirs),
+        "rows": (len(train), len(texts)),
+    }
 
 
 def _scores(labels: Sequence[str], found: Sequence[str]) -> tuple[float, float]:
@@ -197,7 +202,9 @@ def _pure(classifier: Classifier, held: _Labelled) -> dict[str, tuple[float, flo
 def _pure_table(pure: Mapping[str, tuple[float, float]]) -> Table:
     rows = tuple((name, f"{accuracy:.3f}", f"{f1:.3f}") for name, (accuracy, f1) in pure.items())
     return Table(
-        "The shipped weights on Dolly's test part, none of it learned from", ("", "accuracy", "macro-F1"), rows
+        "The shipped weights on Dolly's test part, none of it learned from",
+        ("", "accuracy", "macro-F1"),
+        rows,
     )
 
 
@@ -234,9 +241,7 @@ def _coverage(classifier: Classifier, held: _Labelled, arena: _Labelled) -> Tabl
     return Table("Coverage against accuracy: the shipped weights, prompts of other origin", head, tuple(rows))
 
 
-def _rank(
-    classifier: Classifier, text: str, columns: Sequence[Sequence[float]], target: float
-) -> int | None:
+def _rank(classifier: Classifier, text: str, columns: Sequence[Sequence[float]], target: float) -> int | None:
     guess = classifier.guess(Scan(cut(text)))
     choice = choose(guess.shares, columns, target) if classifier.is_clear(guess) else None
     return None if choice is None else choice.rank
@@ -260,11 +265,11 @@ def _tellers() -> dict[str, Callable[[str], Complexity | None]]:
 
     def by_phrases(text: str) -> Complexity | None:
         found = words.predict(Features(fresh_ask=text), None, Scan(cut(text)))
-        return found and found.complexity
+        return None if found is None else found.complexity
 
     def by_reference(text: str) -> Complexity | None:
         found = words.predict_reference(None, Scan(cut(text)))
-        return found and found.complexity
+        return None if found is None else found.complexity
 
     def by_router(text: str) -> Complexity | None:
         decision = router.decide(text)
@@ -298,7 +303,9 @@ def _tiers_table(tiers: Mapping[str, _Confusion]) -> Table:
             for (true, told), count in sure.items()
             if told is not None and COMPLEXITIES.index(told) < COMPLEXITIES.index(true)
         )
-        with_top = right + sum(count for (true, told), count in found.items() if (true, told) == ("complex", None))
+        with_top = right + sum(
+            count for (true, told), count in found.items() if (true, told) == ("complex", None)
+        )
         cost = sum(_PRICE[told or "complex"] * count for (_, told), count in found.items()) / total
         rows.append(
             (

@@ -27,9 +27,7 @@ from leastwise.routing.words import Scan
 #: Types and the complexity each maps to at first.
 TYPES: Final[Mapping[str, Complexity]] = {
     **dict.fromkeys(("classify", "extract", "convert", "lookup", "chat"), "simple"),
-    **dict.fromkeys(
-        ("summarise", "translate", "rewrite", "write", "brainstorm", "question"), "standard"
-    ),
+    **dict.fromkeys(("summarise", "translate", "rewrite", "write", "brainstorm", "question"), "standard"),
     **dict.fromkeys(("code", "math", "analyse"), "complex"),
 }
 
@@ -158,8 +156,9 @@ def _fit(
     model.fit(
         _matrix(texts, places, settings.damping), labels, sample_weight=[sample.weight for sample in samples]
     )
-    weights = model.coef_.T if len(model.classes_) > 2 else np.hstack([-model.coef_.T, model.coef_.T]) / 2
-    bias = model.intercept_ if len(model.classes_) > 2 else np.array([-1, 1]) * model.intercept_[0] / 2
+    weights, bias = model.coef_.T, model.intercept_
+    if len(bias) == 1:  # of two labels, the second over the first
+        weights, bias = np.hstack([-weights, weights]) / 2, np.array([-bias[0], bias[0]]) / 2
     rarity = np.log((1 + len(samples)) / np.array([1 + counts[feature] for feature in kept]))
     weights = weights - weights.mean(axis=1, keepdims=True)  # only differences between labels matter
     return Learned(tuple(model.classes_), places, weights, bias, rarity, settings.damping)

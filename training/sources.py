@@ -93,7 +93,13 @@ TABLES: Final = (
         "prompt",
     ),
     Table(
-        "routing/zeroeval_crux.parquet", "Apache-2.0", "WildEval/ZeroEval", lambda _: "code", 25, 0.3, "prompt"
+        "routing/zeroeval_crux.parquet",
+        "Apache-2.0",
+        "WildEval/ZeroEval",
+        lambda _: "code",
+        25,
+        0.3,
+        "prompt",
     ),
     Table(
         "routing/coderouterbench_id.parquet",

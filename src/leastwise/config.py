@@ -267,14 +267,15 @@ def settings(config: Config) -> Iterator[Setting]:
     for name, upstream in config.upstreams.items():
         for one in fields(upstream):
             yield _setting(config, f"upstream.{name}.{one.name}", getattr(upstream, one.name))
-    for one in fields(config.store):
-        yield _setting(config, f"store.{one.name}", getattr(config.store, one.name))
-    for complexity, name in config.complexity.items():
-        yield _setting(config, f"complexity.{complexity}", name)
-    for one in fields(config.signals):
-        yield _setting(config, f"signals.{one.name}", getattr(config.signals, one.name))
-    for one in fields(config.classifier):
-        yield _setting(config, f"classifier.{one.name}", getattr(config.classifier, one.name))
+    for section in ("store", "complexity", "signals", "classifier"):
+        options = getattr(config, section)
+        given = (
+            options
+            if isinstance(options, Mapping)
+            else {one.name: getattr(options, one.name) for one in fields(options)}
+        )
+        for name, value in given.items():
+            yield _setting(config, f"{section}.{name}", value)
     rows_of = {"rule": config.rules, "type": config.types, "switch": config.switches, "price": config.prices}
     for name, rows in rows_of.items():
         for number, row in enumerate(rows, 1):

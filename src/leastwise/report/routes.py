@@ -213,7 +213,9 @@ def _weighing_lines(found: Weighing) -> list[str]:
     """Return the classifier's likeliest types, and the features that pushed them most."""
     names = list(found.types)[:_TYPES_SHOWN]
     rows = [["  " + found.text, *names, "of"]]
-    rows.append(["  probability", *(f"{found.types[name]:.0%}" for name in names), f"{len(found.types)} types"])
+    rows.append(
+        ["  probability", *(f"{found.types[name]:.0%}" for name in names), f"{len(found.types)} types"]
+    )
     rows += [
         [f"  {feature}", *(f"{pushes[name]:+.2f}" for name in names), ""]
         for feature, pushes in found.pushes[:_PUSHES_SHOWN]

@@ -21,11 +21,11 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from typing import Final
 
 import msgspec
@@ -126,11 +126,9 @@ class Model(msgspec.Struct, frozen=True):
     @property
     def features(self) -> list[Feature]:
         """All features, in the order of their weights."""
-        return [
-            *self.words.split(b"\n"),
-            *((a, b) for a, _, b in (pair.partition(b" ") for pair in self.pairs.split(b"\n"))),
-            *self.shapes.decode().split("\n"),
-        ]
+        halves = iter(self.pairs.replace(b"\n", b" ").split(b" "))
+        pairs = zip(halves, halves, strict=True)
+        return [*self.words.split(b"\n"), *pairs, *self.shapes.decode().split("\n")]
 
 
 class Classifier:
@@ -199,8 +197,7 @@ class Classifier:
     def rarity(self) -> dict[Feature, float]:
         """Return how rare each feature is, in nats (idf)."""
         return {
-            feature: rare / 10
-            for feature, rare in zip(self._model.features, self._model.rarity, strict=True)
+            feature: rare / 10 for feature, rare in zip(self._model.features, self._model.rarity, strict=True)
         }
 
 
@@ -227,7 +224,7 @@ def features_of(scan: Scan) -> list[Feature]:
     words = scan.sequence
     if len(words) > _HEAD_WORDS + _TAIL_WORDS:
         head, tail = words[:_HEAD_WORDS], words[-_TAIL_WORDS:]
-        pairs: Iterable[Feature] = chain(zip([START, *head], head, strict=False), zip(tail, tail[1:], strict=False))
+        pairs: Iterable[Feature] = chain(zip([START, *head], head, strict=False), pairwise(tail))
         words = head + tail
     else:
         pairs = zip([START, *words], words, strict=False)

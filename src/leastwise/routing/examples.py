@@ -54,7 +54,7 @@ class Examples:
     def _vector(self, scan: Scan) -> _Vector:
         """Return the words and pairs of a text as a vector of length 1."""
         get, rarest = self._rarity.get, self._rarest
-        found = {
+        found: _Vector = {
             feature: get(feature, rarest) * (1.0 if isinstance(feature, bytes) else _PAIR_WEIGHT)
             for feature in features_of(scan)
             if isinstance(feature, bytes) or (isinstance(feature, tuple) and feature[0] != STEM)

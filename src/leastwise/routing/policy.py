@@ -181,7 +181,8 @@ class Policy:
             ConfigError: names the tier and those there are.
         """
         names = [*self.complexity.values(), *(self.allowed_tiers or ())]
-        names += [each.tier for each in (*self.rules, *self.types) if each.tier is not None]
+        names += [rule.tier for rule in self.rules if rule.tier is not None]
+        names += [own.tier for own in self.types if own.tier is not None]
         if self.unsure != BASELINE:
             names.append(self.unsure)
         for name in names:

@@ -204,7 +204,9 @@ class Router:
         self.classifier = weights if weighs else None
         self._own = Examples(policy.types, weights.rarity()) if weights is not None and policy.types else None
         self.table = self._type_table()
-        self._columns = self.table.columns(tuple(self.classifier.types)) if self.classifier is not None else []
+        self._columns = (
+            self.table.columns(tuple(self.classifier.types)) if self.classifier is not None else []
+        )
         #: Twelve hexadecimal digits that name policy, ladder, word lists and weights.
         self.policy_hash = policy.digest(ladder, self._words.digest, weights.digest if weights else "")
 
@@ -481,7 +483,10 @@ class Router:
 
     def _likeliest(self, classifier: Classifier, guess: Guess, tier: Tier) -> str:
         """Return the likeliest type that needs `tier`; where none does, the likeliest of all."""
-        needs, ranked = self.table.needs, sorted(zip(guess.shares, classifier.types, strict=True), reverse=True)
+        needs, ranked = (
+            self.table.needs,
+            sorted(zip(guess.shares, classifier.types, strict=True), reverse=True),
+        )
         return next((name for _, name in ranked if needs[name] == tier.name), ranked[0][1])
 
     def weigh(self, features: Features) -> Weighing | None:
