@@ -252,7 +252,7 @@ def _learn(rows: Sequence[_Row]) -> Learned | None:
 
     if len({row["subset"] for row in rows}) == 1:
         return None
-    settings = Settings(most=10**9, freedom=5)
+    settings = Settings(most=10**9)
     return learn([Sample(row["prompt"], row["subset"], "") for row in rows], settings)
 
 

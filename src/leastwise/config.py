@@ -364,7 +364,7 @@ def _texts(value: Any) -> tuple[str, ...]:
         and all(isinstance(one, str) and one for one in value)
     ):
         return tuple(value)
-    message = 'expected a list of texts, such as ["claude-opus-*"]'
+    message = 'expected a list of texts, such as ["one", "another"]'
     raise ValueError(message)
 
 

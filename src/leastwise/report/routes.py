@@ -212,13 +212,14 @@ def explain_lines(route: Route) -> list[str]:
 def _weighing_lines(found: Weighing) -> list[str]:
     """Return the classifier's likeliest types, and the features that pushed them most."""
     names = list(found.types)[:_TYPES_SHOWN]
+    strongest = sorted(found.pushes, key=lambda one: -max(abs(one[1][name]) for name in names))
     rows = [["  " + found.text, *names, "of"]]
     rows.append(
         ["  probability", *(f"{found.types[name]:.0%}" for name in names), f"{len(found.types)} types"]
     )
     rows += [
         [f"  {feature}", *(f"{pushes[name]:+.2f}" for name in names), ""]
-        for feature, pushes in found.pushes[:_PUSHES_SHOWN]
+        for feature, pushes in strongest[:_PUSHES_SHOWN]
     ]
     hidden = len(found.pushes) - _PUSHES_SHOWN
     expected = ", ".join(f"{tier} {quality:.0%}" for tier, quality in found.expected.items())
