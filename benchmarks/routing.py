@@ -40,6 +40,7 @@ _PAIRS: Final = (
 )
 _GROUPS: Final = 3  # of categories; each is left out once
 _FOLDS: Final = 3
+_ABOUT_EQUAL: Final = 0.02
 _DRAWS: Final = 200  # of the bootstrap
 _WANTED: Final = 0.95  # of the stronger model's quality
 
@@ -215,13 +216,20 @@ def _strange(train: Sequence[_Row]) -> list[_Told]:
 
 
 def _guard(known: Sequence[float], strange: Sequence[float]) -> float:
-    """Return the entropy up to which most prompts of known and fewest of strange categories pass."""
+    """Return the entropy up to which most prompts of known and fewest of strange categories pass.
+
+    Of limits that do so about equally well the loosest: each prompt that it stops is one less to route.
+    """
 
     def told_apart(limit: float) -> float:
         passing = [sum(value <= limit for value in values) / len(values) for values in (known, strange)]
         return passing[0] - passing[1]
 
-    return max(sorted(known)[:: max(1, len(known) // 100)], key=told_apart) if strange else max(known)
+    if not strange:
+        return max(known)
+    limits = sorted(known)[:: max(1, len(known) // 100)]
+    best = max(map(told_apart, limits))
+    return max(limit for limit in limits if told_apart(limit) >= best - _ABOUT_EQUAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,7 +442,8 @@ _METHOD: Final = (
     ),
     (
         "Guard: the entropy that best tells held-out train prompts of known categories from those of "
-        "categories left out of learning; above it a prompt gets the mean gain. Type table: prior weight "
+        f"categories left out of learning (the loosest within {_ABOUT_EQUAL} of the best difference of "
+        "shares); above it a prompt gets the mean gain. Type table: prior weight "
         f"20. +- is the standard deviation over {_DRAWS} bootstrap draws of the test part."
     ),
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import fields
 from pathlib import Path
 from random import Random
@@ -43,14 +44,11 @@ def run(capsys: Capture, *words: str) -> tuple[int, str, str]:
 def record(path: Path, **given: Any) -> None:
     facts: dict[str, Any] = {each.name: "" for each in fields(Exchange)}
     facts |= {each.name: 0 for each in fields(Exchange) if each.type in ("int", "float")}
+    now = time.time()  # what is older than the ledger keeps would be deleted
+    facts |= {"id": new_id(now, Random(given["spent_nusd"])), "at": now, "result": "ok", **given}
     path.parent.mkdir(parents=True, exist_ok=True)
     store = SqliteStore(path)
-    store.write(
-        Record(
-            Exchange(**{**facts, "id": new_id(1.0, Random(given["spent_nusd"])), "result": "ok", **given})
-        ),
-        may_wait=True,
-    )
+    store.write(Record(Exchange(**facts)), may_wait=True)
     store.close()
 
 
