@@ -115,10 +115,15 @@ TABLES: Final = (
     ),
 )
 
+
+def _without_type(row: Mapping[str, Any]) -> str | None:
+    return None if row["label"] in _CLINC else ""
+
+
 #: Texts that are pasted below instructions.
 PASTED: Final = (
     Table("text/banking77.parquet", "CC-BY-4.0", "PolyAI-LDN/task-specific-datasets", lambda _: "", 600, 0),
-    Table("text/clinc150.parquet", "CC-BY-3.0", "clinc/oos-eval", lambda _: "", 600, 0),
+    Table("text/clinc150.parquet", "CC-BY-3.0", "clinc/oos-eval", _without_type, 600, 0),
     Table("text/sms_spam.parquet", "CC-BY-4.0", "UCI SMS Spam Collection", lambda _: "", 600, 0),
 )
 _TAKES_TEXT: Final = ("classify", "extract", "convert", "lookup", "summarise", "translate", "rewrite")

@@ -38,10 +38,11 @@ SETTINGS: Final = Settings()
 _WARMTHS: Final = tuple(step / 20 for step in range(6, 50))
 _TARGETS: Final = tuple(step / 100 for step in range(70, 98, 2))
 _ENTROPIES: Final = tuple(step / 100 for step in range(50, 101, 5))
-_UNKNOWNS: Final = tuple(step / 100 for step in range(30, 101, 10))
+#: Not lower: of a short ask a name or two are unknown, and mean nothing.
+_UNKNOWNS: Final = tuple(step / 100 for step in range(50, 101, 10))
 #: What may go wrong, as shares: complex asks of ours, and of other domains, sent to the cheapest
 #: tier; asks without a type sent below the top; and of what is decided, the part that is too cheap.
-_MOST_HARD_SIMPLE, _MOST_UNCLEAR_CHEAP, _MOST_TOO_CHEAP = 0.005, 0.15, 0.06
+_MOST_HARD_SIMPLE, _MOST_UNCLEAR_CHEAP, _MOST_TOO_CHEAP = 0.005, 0.15, 0.015
 
 
 @dataclass(frozen=True, slots=True)
