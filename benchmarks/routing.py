@@ -425,7 +425,8 @@ def _reading(same: Sequence[Found], unseen: Sequence[Found]) -> Iterator[str]:
     yield (
         f"Of {len(unseen)} unseen rows {len(harmed)} fall below .48 with the guard ({len(surely)} by more "
         f"than two deviations), {sum(one.unguarded.apgr < 0.48 for one in unseen)} without. On prompts "
-        "outside the guard the router knows nothing and is random by design: low coverage buys safety, not skill."
+        "outside the guard the router knows nothing and is random by design: low coverage buys safety, "
+        "not skill."
     )
 
 
