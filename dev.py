@@ -43,7 +43,7 @@ LOCKS |= {name: (f"{name}.txt",) for name in SDKS}
 #: Set -> the extras that its lock covers.
 EXTRAS = {"demo": ("anthropic",), "test": ("anthropic", "parquet", "uvloop", "test", "dev")}
 EXTRAS |= dict.fromkeys(SDKS, ("anthropic", "test"))
-SOURCES = ("src", "tests", "benchmarks", "examples", "dev.py", "conftest.py")
+SOURCES = ("src", "tests", "benchmarks", "training", "examples", "dev.py", "conftest.py")
 #: Marker -> program it needs besides Python, and how to get it.
 NEEDS = {
     "slow": (None, ""),

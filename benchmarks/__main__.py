@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import decision, exchange, index, prompts, start
+from benchmarks import decision, exchange, index, prompts, routing, start, types
 from benchmarks.measure import Quiet, Result, markdown, say, write
 
 BENCHMARKS: dict[str, Callable[[int, Quiet], Result | None]] = {
@@ -14,6 +14,8 @@ BENCHMARKS: dict[str, Callable[[int, Quiet], Result | None]] = {
     "exchange": exchange.measure,
     "start": start.measure,
     "prompts": prompts.measure,
+    "routing": routing.measure,
+    "types": types.measure,
 }
 
 

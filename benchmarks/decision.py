@@ -2,8 +2,8 @@
 
 Ours is `features.read` and `Router.decide` on a request as it came over the wire, parsed
 and decoded anew for each call; decoding is a row of its own. Each size has an ask whose
-type a phrase tells, and one that no phrase tells; 1 KB also has one with a letter that is
-not ASCII, which takes Python's slower way. The slowest of them is held to the figure.
+type a phrase tells, and one that the learned classifier weighs; 1 KB also has one with a
+letter that is not ASCII, which takes Python's slower way. The slowest is held to the figure.
 
 aurelio semantic-router compares an embedding of the ask with those of examples: 10 routes
 of 10 utterances, its own index in memory, and a stand-in for the encoder that counts
@@ -32,24 +32,25 @@ from leastwise.ladder import Task
 from leastwise.messages import Request
 from leastwise.stores.sqlite import SqliteStore
 
-_PHRASE, _UNSURE, _FOREIGN = "type told by a phrase", "unsure", "type told, not all ASCII"
+_PHRASE, _WEIGHED, _FOREIGN = "type told by a phrase", "weighed by the classifier", "weighed, not all ASCII"
 _SIZES: Final = (245, 1_000, 20_000)
-_KINDS: Final = {245: (_PHRASE, _UNSURE), 1_000: (_PHRASE, _UNSURE, _FOREIGN), 20_000: (_PHRASE, _UNSURE)}
-_LIMITS_US: Final = {1_000: 40.0, 20_000: 60.0}
+_KINDS: Final = {245: (_PHRASE, _WEIGHED), 1_000: (_PHRASE, _WEIGHED, _FOREIGN), 20_000: (_PHRASE, _WEIGHED)}
+_LIMITS_US: Final = {1_000: 90.0, 20_000: 110.0}
+_MOST_SPREAD: Final = 4.0  # p99 over p50
 _NAMES: Final = {245: "245 B", 1_000: "1 KB", 20_000: "20 KB"}
 
 _SHORT: Final = {
     _PHRASE: "Is this spam? Congratulations, you were drawn as the winner of a new phone. Reply",
-    _UNSURE: "My sister moves to the coast in spring and her old dog hates long drives. Ideas",
+    _WEIGHED: "My sister moves to the coast in spring and her old dog hates long drives. Ideas",
 }
 _MIDDLE: Final = {
     _PHRASE: "Summarise the following notes for somebody who missed the meeting. ",
-    _UNSURE: "Here is where we stand after the meeting, and I wonder what you make of it. ",
-    _FOREIGN: "Summarise the following notes for somebody who missed the meeting in Zürich. ",
+    _WEIGHED: "Here is where we stand after the meeting, and I wonder what you make of it. ",
+    _FOREIGN: "Here is where we stand after the meeting in Zürich, and I wonder what you make of it. ",
 }
 _LONG: Final = {
     _PHRASE: "Refactor the rounding so that there is one place for it.",
-    _UNSURE: "It still comes out a cent too low on the second line. Have another look.",
+    _WEIGHED: "It still comes out a cent too low on the second line. Have another look.",
 }
 _PROSE: Final = (
     "The supplier in Zurich delivers on Thursdays, and twice in March nobody was there to sign. ",
@@ -71,14 +72,19 @@ def measure(turns: int, quiet: Quiet) -> Result:
         title="One routing decision",
         method=_method(),
         tables=(_table(found), _ratios(found)),
-        figures=tuple(
-            Figure(f"decision on {_NAMES[size]}, the slower ask, p50", limit, _slower(found, size).p50, "us")
-            for size, limit in _LIMITS_US.items()
-        ),
+        figures=tuple(_figures(found)),
         reading=tuple(_reading(found)),
         packages=("msgspec", "semantic-router", "routellm", "torch", "numpy"),
         facts=quiet.facts(),
     )
+
+
+def _figures(found: dict[str, Timing]) -> Iterator[Figure]:
+    for size, limit in _LIMITS_US.items():
+        timing = _slower(found, size)
+        yield Figure(f"decision on {_NAMES[size]}, the slower ask, p50", limit, timing.p50, "us")
+        spread = timing.p99 / timing.p50
+        yield Figure(f"decision on {_NAMES[size]}, the slower ask, p99 over p50", _MOST_SPREAD, spread, "")
 
 
 # --- ours ----------------------------------------------------------------------------------------------
@@ -98,9 +104,9 @@ def _ours() -> Iterator[Subject]:
             body = _body(size, kind)
             decision = router.decide(Request.parse(body))
             assert len(body) == size
-            assert decision.is_sure is (kind != _UNSURE), decision.reason
+            assert ('"' in decision.reason) is (kind == _PHRASE), decision.reason
             yield Subject(_ours_name(size, kind), decide, _decoder(body))
-        yield Subject(_decode_name(size), _decode, _giver(_body(size, _UNSURE)))
+        yield Subject(_decode_name(size), _decode, _giver(_body(size, _WEIGHED)))
 
 
 def _decode(body: bytes) -> Request:
@@ -285,7 +291,7 @@ def _routellm() -> Iterator[Subject]:
 
 
 def _middle_ask() -> str:
-    request = Request.parse(_body(1_000, _UNSURE))
+    request = Request.parse(_body(1_000, _WEIGHED))
     return str(request.messages[-1]["content"])
 
 
@@ -349,9 +355,9 @@ def _reading(found: dict[str, Timing]) -> Iterator[str]:
     if missing:
         yield f"Not measured, because not installed: {', '.join(missing)}."
     yield (
-        "What the ratios do not say: the others judge by meaning, we by phrases and sizes; "
-        "where no phrase tells we are unsure and save nothing, where they still give an answer. "
-        "This is a comparison of cost, not of quality."
+        "What the ratios do not say: the others judge by meaning, we by words, pairs of words and sizes; "
+        "where those do not tell we are unsure and save nothing, where they still give an answer. "
+        "This is a comparison of cost, not of quality; `types` is about quality."
     )
 
 

@@ -67,19 +67,36 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A promised figure beside what was measured; `value` None where it could not be."""
+    """A promised figure beside what was measured; `value` None where it could not be.
+
+    `limit` is the most that it may be, or with `is_least` the least.
+    """
 
     what: str
     limit: float
     value: float | None
     unit: str
+    is_least: bool = False
 
     @property
     def verdict(self) -> str:
         """Whether it was met."""
         if self.value is None:
             return "not measured"
-        return "met" if self.value <= self.limit else "NOT MET"
+        is_met = self.value >= self.limit if self.is_least else self.value <= self.limit
+        return "met" if is_met else "NOT MET"
+
+    @property
+    def promise(self) -> str:
+        """The limit in words."""
+        return f"{'>=' if self.is_least else '<='} {self.limit:g} {self.unit}".rstrip()
+
+    @property
+    def measured(self) -> str:
+        """What was measured, with its unit; shares and ratios, which have none, to three places."""
+        if self.value is None:
+            return "-"
+        return f"{self.value:.1f} {self.unit}" if self.unit else f"{self.value:.3f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,16 +295,11 @@ def markdown(result: Result) -> str:
     for table in result.tables:
         lines += ["", f"## {table.title}", "", *_rows(table.head, table.rows)]
     if result.figures:
-        rows = [(f.what, f"<= {f.limit:g} {f.unit}", value_of(f), f.verdict) for f in result.figures]
+        rows = [(f.what, f.promise, f.measured, f.verdict) for f in result.figures]
         lines += ["", "## Figures", "", *_rows(("what", "promised", "measured", ""), rows)]
     lines += ["", "## How", "", *(f"- {line}" for line in result.method)]
     lines += ["", "## Reading", "", *(f"- {line}" for line in result.reading), ""]
     return "\n".join(lines)
-
-
-def value_of(figure: Figure) -> str:
-    """Return what was measured, with its unit."""
-    return "-" if figure.value is None else f"{figure.value:.1f} {figure.unit}"
 
 
 def _rows(head: Sequence[object], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -219,7 +219,8 @@ def _reading(found: Mapping[_Key, Mapping[str, Any]]) -> Iterator[str]:
     yield (
         f"Bare, {_unsure(bare)} of these prompts are unsure and stay with the baseline: {_saved(bare)} is "
         f"saved. With the label as description it is {_unsure(described)}, and {_saved(described)} is saved. "
-        "Strangers' one-off questions are what phrases say least about; nothing is guessed cheap for it."
+        "Strangers' one-off questions are hard to tell; what is not sure is not guessed cheap. A label such "
+        "as `coding` is little to go by, and as a description it is weighed instead of the prompt."
     )
     yield (
         f"Told that answers have {_ASSUMED[0]} tokens, signals decide: {_unsure(sized)} unsure, "

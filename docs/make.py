@@ -13,7 +13,8 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = (
     "",
     *("demo", "init", "doctor", "route", "report", "why", "on", "off"),
-    *("config", "config show", "config check", "config path", "simulate"),
+    *("config", "config show", "config check", "config path"),
+    *("tune", "tune table", "simulate"),
 )
 
 CLI = """\

@@ -3,8 +3,12 @@
 Needs ANTHROPIC_API_KEY, or ANTHROPIC_BASE_URL of `leastwise simulate` and any key.
 """
 
+import os
+
 import leastwise
 from leastwise import Task
+
+os.environ["LEASTWISE_CLASSIFIER_LEARNED"] = "false"  # the type of a task would decide before its size
 
 SEARCH = {
     "name": "search",

@@ -29,7 +29,7 @@ from leastwise.compile import fit
 from leastwise.config import DEFAULT, MEMORY, Config, Upstream, load, policy, price_book
 from leastwise.errors import LeastwiseError, StoreError
 from leastwise.features import Features
-from leastwise.ladder import AUTO, Code, Decision, Mode, Outcome, Reason, Task
+from leastwise.ladder import AUTO, Adviser, Code, Decision, Mode, Outcome, Reason, Task
 from leastwise.ledger import new_id
 from leastwise.messages import Request
 from leastwise.prices import check_ladder
@@ -122,6 +122,7 @@ class Runtime:
             book=book,
             models=models,
             policy_hash=router.policy_hash,
+            adviser=_adviser(config, router),
             clock=self._clock,
             rng=self._rng,
         )
@@ -228,6 +229,14 @@ class Runtime:
     ) -> None:
         """Close."""
         self.close()
+
+
+def _adviser(config: Config, router: Router) -> Adviser | None:
+    """Return the small model that the config names, None when it names none."""
+    if not config.classifier.llm_tier or config.preset:
+        return None
+    tier = config.ladder[config.classifier.llm_tier]
+    return Adviser(tier.model, tier.upstream, router.kinds)
 
 
 def open_store(config: Config, clock: Callable[[], float] = time.time) -> Store:

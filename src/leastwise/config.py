@@ -45,7 +45,7 @@ from leastwise.ladder import (
 )
 from leastwise.money import to_usd
 from leastwise.prices import DEFAULT_PROVIDER, PriceBook, Rate, load_prices
-from leastwise.routing import BASELINE, Policy, Preset, Rule, Signals, Switch
+from leastwise.routing import BASELINE, OwnType, Policy, Preset, Rule, Signals, Switch
 
 SCHEMA: Final = 1
 FILE_NAME: Final = "leastwise.toml"
@@ -112,6 +112,19 @@ class StoreAt:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassifierOptions:
+    """How the type of a task is told.
+
+    Attributes:
+        learned: Whether the learned classifier is asked where no phrase tells.
+        llm_tier: The tier whose model is asked where nothing else tells; "" to ask none.
+    """
+
+    learned: bool = True
+    llm_tier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All settings.
 
@@ -127,6 +140,8 @@ class Config:
         complexity: The tier of each complexity.
         signals: Thresholds of routing by size.
         rules: The user's own rules, in order.
+        classifier: How the type of a task is told.
+        types: The user's own types of task.
         switches: Modes of single tags.
         prices: Rates that win over the shipped ones.
         discount: Share of list prices that is not charged.
@@ -150,6 +165,8 @@ class Config:
     complexity: Mapping[Complexity, str] = field(default_factory=lambda: MappingProxyType({}))
     signals: Signals = field(default_factory=Signals)
     rules: tuple[Rule, ...] = ()
+    classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
+    types: tuple[OwnType, ...] = ()
     switches: tuple[Switch, ...] = ()
     prices: tuple[Rate, ...] = ()
     discount: Decimal = Decimal(0)
@@ -244,6 +261,8 @@ def policy(config: Config) -> Policy:
         "complexity": config.complexity,
         "signals": config.signals,
         "rules": config.rules,
+        "learned": config.classifier.learned,
+        "types": config.types,
     }
     return Policy.reference(**parts) if config.preset == "reference" else Policy(**parts)
 
@@ -273,13 +292,17 @@ def settings(config: Config) -> Iterator[Setting]:
     for name, upstream in config.upstreams.items():
         for one in fields(upstream):
             yield _setting(config, f"upstream.{name}.{one.name}", getattr(upstream, one.name))
-    for one in fields(config.store):
-        yield _setting(config, f"store.{one.name}", getattr(config.store, one.name))
-    for complexity, name in config.complexity.items():
-        yield _setting(config, f"complexity.{complexity}", name)
-    for one in fields(config.signals):
-        yield _setting(config, f"signals.{one.name}", getattr(config.signals, one.name))
-    for name, rows in (("rule", config.rules), ("switch", config.switches), ("price", config.prices)):
+    for section in ("store", "complexity", "signals", "classifier"):
+        options = getattr(config, section)
+        given = (
+            options
+            if isinstance(options, Mapping)
+            else {one.name: getattr(options, one.name) for one in fields(options)}
+        )
+        for name, value in given.items():
+            yield _setting(config, f"{section}.{name}", value)
+    rows_of = {"rule": config.rules, "type": config.types, "switch": config.switches, "price": config.prices}
+    for name, rows in rows_of.items():
         for number, row in enumerate(rows, 1):
             yield _setting(config, f"{name}.{number}", _plain(row), name)
 
@@ -352,6 +375,17 @@ def _text(value: Any) -> str:
     raise ValueError(message)
 
 
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    message = "expected true or false"
+    raise ValueError(message)
+
+
+def _name_or_none(value: Any) -> str:
+    return "" if value == "" else _text(value)
+
+
 def _texts(value: Any) -> tuple[str, ...]:
     if (
         isinstance(value, Sequence)
@@ -359,7 +393,7 @@ def _texts(value: Any) -> tuple[str, ...]:
         and all(isinstance(one, str) and one for one in value)
     ):
         return tuple(value)
-    message = 'expected a list of texts, such as ["claude-opus-*"]'
+    message = 'expected a list of texts, such as ["one", "another"]'
     raise ValueError(message)
 
 
@@ -371,13 +405,6 @@ def _whole(least: int) -> Read:
         raise ValueError(message)
 
     return read
-
-
-def _yes_or_no(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    message = "expected true or false"
-    raise ValueError(message)
 
 
 def _number(value: Any) -> Decimal | None:
@@ -466,7 +493,7 @@ def _parse_number(text: str) -> Any:
         return text
 
 
-def _parse_yes_or_no(text: str) -> bool | str:
+def _parse_flag(text: str) -> Any:
     return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
 
 
@@ -482,8 +509,8 @@ _SETTINGS: Final[Mapping[str, _Setting]] = MappingProxyType(
         "reroute": _Setting(_texts, _parse_texts),
         "unsure": _Setting(_text),
         "preset": _Setting(_one_of("", "reference")),
-        "strict": _Setting(_yes_or_no, _parse_yes_or_no),
-        "refresh_models": _Setting(_yes_or_no, _parse_yes_or_no),
+        "strict": _Setting(_flag, _parse_flag),
+        "refresh_models": _Setting(_flag, _parse_flag),
         "unpriced": _Setting(_one_of(*get_args(Unpriced))),
         "discount": _Setting(_share, _parse_number),
         "store.url": _Setting(_store_url),
@@ -491,6 +518,8 @@ _SETTINGS: Final[Mapping[str, _Setting]] = MappingProxyType(
         "store.durability": _Setting(_one_of(*get_args(Durability))),
         **{f"complexity.{name}": _Setting(_text) for name in COMPLEXITIES},
         **{f"signals.{one.name}": _Setting(_whole(0), _parse_number) for one in fields(Signals)},
+        "classifier.learned": _Setting(_flag, _parse_flag),
+        "classifier.llm_tier": _Setting(_name_or_none),
     }
 )
 _OF_UPSTREAM: Final[Mapping[str, _Setting]] = MappingProxyType(
@@ -518,6 +547,11 @@ def _rule(row: Mapping[str, Any]) -> Rule:
     return Rule(**_columns(row, {**texts, "role": roles, "complexity": _one_of(*COMPLEXITIES)}))
 
 
+def _type(row: Mapping[str, Any]) -> OwnType:
+    known = {"name": _text, "examples": _texts, "complexity": _one_of(*COMPLEXITIES), "tier": _text}
+    return OwnType(**_columns(row, known, required=("name", "examples")))
+
+
 def _switch(row: Mapping[str, Any]) -> Switch:
     known = {"tag": _text, "mode": _one_of(*MODES), "percent": _percent}
     return Switch(**_columns(row, known, required=("tag", "mode")))
@@ -528,7 +562,7 @@ def _price(row: Mapping[str, Any]) -> Rate:
 
 
 _ROWS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = MappingProxyType(
-    {"tier": _tier, "rule": _rule, "switch": _switch, "price": _price}
+    {"tier": _tier, "rule": _rule, "type": _type, "switch": _switch, "price": _price}
 )
 
 
@@ -751,19 +785,23 @@ class _Assembly:
         """Return the configuration; raise ConfigError with everything that does not fit together."""
         ladder, upstreams = self._ladder(), self._upstreams()
         names = [tier.name for tier in ladder]
-        rules, prices = self._get("rule", ()), self._get("price", ())
+        rules, types, prices = (self._get(name, ()) for name in ("rule", "type", "price"))
         complexity = _complexity(ladder)
         complexity |= {name: self._get(f"complexity.{name}", complexity[name]) for name in COMPLEXITIES}
         for name in COMPLEXITIES:
             self._check(f"complexity.{name}", complexity[name], names)
         self._check("unsure", self._get("unsure", BASELINE), (BASELINE, *names))
+        self._check("classifier.llm_tier", self._get("classifier.llm_tier", ""), ("", *names))
         for tier in ladder:
             self._check("tier", tier.upstream, tuple(upstreams), f"{tier.name}: upstream")
         for number, rule in enumerate(rules, 1):
             self._check("rule", rule.tier or names[0], names, f"{number}: tier")
+        for own in types:
+            self._check("type", own.tier or names[0], names, f"{own.name}: tier")
         for number, rate in enumerate(prices, 1):
             self._check("price", rate.provider, tuple(upstreams), f"{number}: provider")
-        self._check_tags()
+        self._check_once("switch", "tag")
+        self._check_once("type", "name")
         signals = self._signals()
         _raise_all(self.wrong)
         scalars = ("mode", "percent", "reroute", "preset", "unsure", "strict", "refresh_models")
@@ -775,6 +813,8 @@ class _Assembly:
             complexity=MappingProxyType(complexity),
             signals=signals,
             rules=rules,
+            classifier=ClassifierOptions(**self._below("classifier")),
+            types=types,
             switches=self._get("switch", ()),
             prices=prices,
             origins=MappingProxyType(self._origins()),
@@ -832,10 +872,11 @@ class _Assembly:
             self._refuse(f"signals.{next(iter(given))}", str(error))
             return Signals()
 
-    def _check_tags(self) -> None:
-        tags = [switch.tag for switch in self._get("switch", ())]
-        for tag in dict.fromkeys(tag for tag in tags if tags.count(tag) > 1):
-            self._refuse("switch", f"[[switch]] tag = {_shown(tag)}: given twice; keep one of them")
+    def _check_once(self, key: str, column: str) -> None:
+        """Refuse rows of `key` that have the same value in a column."""
+        values = [getattr(row, column) for row in self._get(key, ())]
+        for value in dict.fromkeys(value for value in values if values.count(value) > 1):
+            self._refuse(key, f"[[{key}]] {column} = {_shown(value)}: given twice; keep one of them")
 
     def _origins(self) -> dict[str, str]:
         origins = {key: one.origin for key, one in self.given.items()}

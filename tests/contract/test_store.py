@@ -25,7 +25,7 @@ from leastwise.ledger import Charge, Entry, Exchange, Measured, new_id
 from leastwise.messages import Usage
 from leastwise.routing import Warmth
 from leastwise.steps import Lease, Record, Settle
-from leastwise.stores import GROUPS, Line, Query, Store, Story
+from leastwise.stores import GROUPS, Line, Query, Store, Story, TypeLine
 from leastwise.stores.sqlite import SqliteStore
 
 NOW = 1_795_435_200.0  # 2026-11-23 12:00 UTC
@@ -641,3 +641,22 @@ def test_a_closed_store_can_be_used_and_closed_again(store: Store) -> None:
     assert 2 == store.sums(Query())[0].calls
     store.close()
     store.close()
+
+
+def test_calls_and_money_are_summed_by_type_and_tier(store: Store) -> None:
+    rows = [
+        exchange(task_type="summarise", tier="sonnet", spent_nusd=30),
+        exchange(task_type="summarise", tier="sonnet", spent_nusd=50),
+        exchange(task_type="summarise", tier="opus", spent_nusd=70),
+        exchange(task_type="classify", tier="haiku", spent_nusd=1),
+        exchange(task_type="classify", tier="haiku", spent_nusd=9, result="error"),
+        exchange(task_type="", tier="haiku", spent_nusd=9),
+        exchange(task_type="classify", tier="", spent_nusd=9),
+    ]
+    write(store, *map(Record, rows))
+
+    assert [
+        TypeLine("classify", "haiku", 1, 1),
+        TypeLine("summarise", "opus", 1, 70),
+        TypeLine("summarise", "sonnet", 2, 80),
+    ] == sorted(store.types(), key=lambda line: (line.task_type, line.tier))

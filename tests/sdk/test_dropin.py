@@ -601,3 +601,69 @@ def test_an_upstream_that_lists_nothing_is_no_harm(tmp_path: Path, caplog: pytes
                     model=HAIKU, max_tokens=50, messages=ASK
                 )
             wait_for(lambda: "did not list its models: AuthenticationError" in caplog.text)
+
+
+# --- a small model is asked what a request is -----------------------------------------------------------
+
+VAGUE: Any = [{"role": "user", "content": "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich"}]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
+def test_a_small_model_is_asked_once_and_its_cost_counted(
+    make: Make, *, is_async: bool, is_stream: bool
+) -> None:
+    runtime = make(**{"classifier.llm_tier": "haiku"})
+    with serve() as server:
+        server.simulator.script('{"kind": "extract"}', "Done", "Done")
+        arguments: Any = {"model": "auto", "max_tokens": 50, "messages": VAGUE, "stream": is_stream}
+        ask = asked_async if is_async else asked
+        outcomes = [ask(server, runtime, arguments) for _ in range(2)]
+        question, *others = [json.loads(seen.body) for seen in server.simulator.requests]
+        billed = sum(charge.nusd for charge in server.simulator.books)
+
+    kept = [story(runtime, one.exchange) for one in outcomes]
+    assert ("stream" in question, [HAIKU, HAIKU]) == (False, [body["model"] for body in others])
+    assert ["type: extract (a small model says)"] * 2 == [one.reasons[0].words for one in outcomes]
+    assert [["classifier", "answer"], ["answer"]] == [
+        [entry.purpose for entry in one.entries] for one in kept
+    ]
+    assert kept[0].entries[0].cost_nusd == kept[0].exchange.checks_nusd > 0
+    assert billed == sum(one.exchange.spent_nusd for one in kept)
+    assert [0, 0] == [one.exchange.discarded_nusd for one in kept]
+
+
+def asked(server: Server, runtime: Runtime, arguments: Any) -> leastwise.Outcome:
+    answer = sync_client(server, runtime, default_headers={"x-own": "1"}).messages.create(**arguments)
+    if arguments["stream"]:
+        list(answer)
+    outcome = leastwise.outcome(answer)
+    assert outcome is not None
+    return outcome
+
+
+def asked_async(server: Server, runtime: Runtime, arguments: Any) -> leastwise.Outcome:
+    async def ask() -> leastwise.Outcome | None:
+        async with leastwise.AsyncAnthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+            answer: Any = await client.messages.create(**arguments)
+            if arguments["stream"]:
+                async for _ in answer:
+                    pass
+            return leastwise.outcome(answer)
+
+    outcome = asyncio.run(ask())
+    assert outcome is not None
+    return outcome
+
+
+def test_a_small_model_that_is_down_leaves_the_call_where_it_would_have_gone(make: Make) -> None:
+    runtime = make(**{"classifier.llm_tier": "haiku"})
+    with serve() as server:
+        server.simulator.fail_next(status=529)
+        answer = sync_client(server, runtime).messages.create(model="auto", max_tokens=50, messages=VAGUE)
+        assert 2 == len(server.simulator.requests)
+
+    assert OPUS == answer.model
+    outcome = leastwise.outcome(answer)
+    assert outcome is not None
+    assert "unsure, so not cheap: baseline claude-opus-5-5" == outcome.reasons[0].words

@@ -74,6 +74,7 @@ def test_help_names_the_commands_in_groups_and_imports_none(capsys: pytest.Captu
         "on",
         "off",
         "config",
+        "tune",
         "simulate",
         "--help",
         "--version",
@@ -438,7 +439,7 @@ def test_every_setting_of_the_template_is_its_default_or_said_to_be_an_example(u
     config = load()
 
     differing = {one.key for one in settings(config) if defaults.get(one.key) != one.value}
-    assert {"reroute", "store.url", "rule.1", "switch.1", "price.1"} == differing
+    assert {"reroute", "store.url", "rule.1", "type.1", "switch.1", "price.1"} == differing
     named = {key.partition(".")[0] for key in config.origins}
     assert named >= {one.key.partition(".")[0] for one in settings(Config())}
 

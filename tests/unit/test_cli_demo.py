@@ -31,21 +31,21 @@ sentiment              3  haiku   type: sentiment              0.00003  0.00102
 which language         3  haiku   type: language               0.00002  0.00073
 what the user wants    3  haiku   type: intent                 0.00003  0.00113
 sort tickets           4  haiku   type: classify               0.00010  0.00392
-extract names, dates   4  mixed   haiku 3, opus 1 UNSURE       0.00153  0.00362
-look up in a text      3  mixed   haiku 2, opus 1 UNSURE       0.00101  0.00402
-convert a format       3  mixed   haiku 2, opus 1 UNSURE       0.00104  0.00199
+extract names, dates   4  haiku   type: extract                0.00008  0.00314
+look up in a text      3  haiku   type: yes_no, lookup         0.00009  0.00354
+convert a format       3  haiku   type: convert                0.00004  0.00151
 summarise              4  sonnet  type: summarise              0.00915  0.01830
-translate              3  mixed   sonnet 2, opus 1 UNSURE      0.01052  0.01136
-is this proof right?   1  opus    UNSURE, so not cheap         0.00806  0.00806
+translate              3  sonnet  type: translate, question    0.00472  0.00944
+is this proof right?   1  opus    type: math                   0.00806  0.00806
 research, compare      2  opus    type: analyse; UNSURE        0.04975  0.04975
 design, implement      2  opus    type: design, implement      0.06188  0.06188
-debug code             2  opus    type: debug; UNSURE          0.02524  0.02524
+debug code             2  opus    type: debug, code            0.02524  0.02524
 tool loop under way    2  opus    pinned: answers a tool call  0.01070  0.01070
 yes, do it             2  mixed   opus 1, sonnet 1             0.01321  0.01367
-total                 47          saved 12% of the bill        0.19233  0.21758
-26 of 47 calls (55%) went to haiku at 1/40 of the price: 7% of the money. 7 of
-47 calls (15%) went to sonnet at 1/2 of the price: 10% of the money. 14 (30%)
-stayed on opus with 83% of the money: hard, under way, or not understood (7
+total                 47          saved 15% of the bill        0.18314  0.21422
+29 of 47 calls (62%) went to haiku at 1/40 of the price: 8% of the money. 8 of
+47 calls (17%) went to sonnet at 1/2 of the price: 13% of the money. 10 (21%)
+stayed on opus with 79% of the money: hard, under way, or not understood (1
 UNSURE). opus $: claude-opus-5-5 for the same tokens, the baseline (assumed).
 quality   not measured: scripted answers.   next   leastwise report usage.csv
 """
@@ -127,7 +127,7 @@ def test_a_question_with_a_short_answer_and_long_thought_is_not_sent_to_a_cheap_
     _, out, _ = run(capsys, "--json")
     (proof,) = [row for row in json.loads(out)["requests"] if row["kind"] == "is this proof right?"]
 
-    assert ("opus", "unsure") == (proof["tier"], proof["reasons"][0]["code"])
+    assert ("opus", "type: math") == (proof["tier"], proof["reasons"][0]["words"].partition(" (")[0])
 
 
 def test_all_shows_each_request_on_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,7 @@ from tests.kit import HAIKU, OPUS, SONNET
 
 SPAM = "Is this spam? Win $1000 now!!!"
 PROOF = "is this proof right? Let n be even, then n squared is even."
+VAGUE = "Grumpf zwirbel knotz plimpert schnorkel wabbeln zirpel klo."
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +85,7 @@ quality      not measured
 
 
 def test_a_prompt_that_stays(capsys: Capture) -> None:
-    code, out, _ = run(capsys, PROOF)
+    code, out, _ = run(capsys, VAGUE)
 
     assert 0 == code
     assert [
@@ -242,7 +243,7 @@ def test_a_dearer_choice_is_not_called_cheaper() -> None:
 
 
 def test_a_file_of_prompts(capsys: Capture, home: Path) -> None:
-    (home / "asks.txt").write_text(f"{SPAM}\n\nImplement a parser\n{PROOF}\n{SPAM}\n", encoding="utf-8")
+    (home / "asks.txt").write_text(f"{SPAM}\n\nImplement a parser\n{VAGUE}\n{SPAM}\n", encoding="utf-8")
     shown = """\
 leastwise route    4 prompts of asks.txt; nothing was sent
 tier    calls  of calls  of money    cost $  baseline $
@@ -266,7 +267,7 @@ LINES: list[tuple[object, str]] = [
     ({"prompt": SPAM}, ""),
     ({"text": "hello", "task": "classify this"}, ""),
     ({"prompt": "hello", "task": {"tier": "sonnet", "expected_output_words": 10}}, ""),
-    ({"messages": [{"role": "user", "content": PROOF}], "max_tokens": 100}, ""),
+    ({"messages": [{"role": "user", "content": VAGUE}], "max_tokens": 100}, ""),
     ({"request": {"model": OPUS, "messages": [{"role": "user", "content": SPAM}]}, "response": None}, ""),
     ({"model": SONNET, "messages": [{"role": "user", "content": "Design a system"}]}, ""),
     (b"{broken", "not JSON: "),
@@ -365,7 +366,7 @@ def test_a_table(capsys: Capture, home: Path) -> None:
         b"5\n"
         b"6,a,b,c\n"
         b"7," + 140_000 * b"x" + b",\n"
-        b"8,hello,\n"
+        b"8,Grumpf zwirbel,\n"
     )
 
     code, _, err = run(capsys, "--file", "asks.csv", "--out", "routes.jsonl", "--expected-output-tokens", "5")

@@ -18,7 +18,7 @@ from leastwise.exchange import Done, exchange
 from leastwise.messages import Facts, Held, Reply
 from leastwise.routing import Known
 from leastwise.steps import Lease, Record, Relay, Send, Settle, Steps
-from leastwise.stores import Line, Query, Story
+from leastwise.stores import Line, Query, Story, TypeLine
 from tests.kit import NOW, Clock, call, reply, request, terms
 
 STREAM = (
@@ -75,6 +75,9 @@ class Memory:
 
     def misfits(self, since: float) -> dict[tuple[str, str], int]:  # noqa: ARG002 - a store's
         return {}
+
+    def types(self) -> list[TypeLine]:
+        raise NotImplementedError
 
     def find(self, any_id: str) -> Story | None:
         raise NotImplementedError(any_id)

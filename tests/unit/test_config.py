@@ -22,7 +22,7 @@ from leastwise.config import (
 )
 from leastwise.errors import ConfigError
 from leastwise.ladder import DEFAULT_LADDER, Tier
-from leastwise.routing import Policy, Rule, Signals, Switch
+from leastwise.routing import OwnType, Policy, Rule, Signals, Switch
 
 #: The part of the documented sample that this version carries out.
 SAMPLE = """
@@ -104,6 +104,18 @@ def test_without_a_file_everything_has_a_default(place: Place) -> None:
     assert () == config.files
     assert (place.user, place.found) == config.watched
     assert f"{place.home}/.local/state/leastwise/leastwise.db" == config.store.path
+
+
+def test_own_types_and_the_classifier_become_policy(place: Place) -> None:
+    place.user.write_text(
+        '[classifier]\nlearned = false\n[[type]]\nname = "x"\ntier = "opus"\nexamples = ["a", "b", "c"]\n',
+        encoding="utf-8",
+    )
+    own = OwnType("x", ("a", "b", "c"), tier="opus")
+
+    assert Policy(learned=False, types=(own,)) == policy(place.load())
+    assert place.load({"LEASTWISE_CLASSIFIER_LEARNED": "true"}).classifier.learned
+    assert not place.load({"LEASTWISE_CLASSIFIER_LEARNED": "0"}).classifier.learned
 
 
 def test_the_documented_sample_is_read(place: Place) -> None:
@@ -245,7 +257,7 @@ def test_the_users_directory_may_be_the_working_directory(place: Place) -> None:
         ("percent = 101", "percent = 101: expected a number from 0 to 100"),
         ("percent = nan", "percent = NaN: expected a number from 0 to 100"),
         ("discount = 15", "discount = 15: expected a share from 0 to 1, such as 0.15"),
-        ('reroute = "x"', 'reroute = "x": expected a list of texts, such as ["claude-opus-*"]'),
+        ('reroute = "x"', 'reroute = "x": expected a list of texts, such as ["one", "another"]'),
         (
             'unsure = "opsu"',
             "unsure = \"opsu\": expected baseline, haiku, sonnet, opus; did you mean 'opus'?",
@@ -282,6 +294,31 @@ def test_the_users_directory_may_be_the_working_directory(place: Place) -> None:
         ('[[rule]]\nmatch = "x"', "[[rule]] 1: match = 'x': give either complexity or tier"),
         ('[[rule]]\nmatch = "x"\ntier = "big"', '[[rule]] 1: tier = "big": expected haiku, sonnet, opus'),
         ('[[rule]]\nmach = "x"', "[[rule]] 1: mach is not known; did you mean 'match'?"),
+        ("[classifier]\nlearnt = true", "classifier.learnt: not known; did you mean 'learned'?"),
+        (
+            '[classifier]\nllm_tier = "small"',
+            'classifier.llm_tier = "small": expected haiku, sonnet, opus',
+        ),
+        ("[classifier]\nllm_tier = 1", "classifier.llm_tier = 1: expected text"),
+        ('[classifier]\nlearned = "no"', 'classifier.learned = "no": expected true or false'),
+        ("classifier = 1", "classifier: 1 is not a table; write [classifier]"),
+        ('[[type]]\nname = "x"', "[[type]] 1: examples is missing"),
+        (
+            '[[type]]\nname = "x"\nexamples = "a"',
+            '[[type]] 1: examples = "a": expected a list of texts, such as ["one", "another"]',
+        ),
+        (
+            '[[type]]\nname = "x"\nexamples = ["a", "b", "c"]',
+            "[[type]] 1: x: give either complexity or tier",
+        ),
+        (
+            '[[type]]\nname = "x"\nexamples = ["a", "b", "c"]\ntier = "big"',
+            '[[type]] x: tier = "big": expected haiku, sonnet, opus',
+        ),
+        (
+            2 * '[[type]]\nname = "x"\nexamples = ["a", "b", "c"]\ntier = "opus"\n',
+            '[[type]] name = "x": given twice; keep one of them',
+        ),
         ('[[switch]]\ntag = "x"', "[[switch]] 1: mode is missing"),
         (
             '[[switch]]\ntag = "x"\nmode = "off"\n[[switch]]\ntag = "x"\nmode = "off"',

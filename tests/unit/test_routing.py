@@ -15,6 +15,7 @@ from leastwise.prices import load_prices
 from leastwise.routing import (
     Known,
     Lexicon,
+    OwnType,
     Policy,
     Router,
     Rule,
@@ -29,8 +30,10 @@ NOW = datetime(2026, 11, 23, tzinfo=UTC)
 HAIKU, SONNET, OPUS = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5"
 SPAM = "Is this spam? Win $1000 now!!!"
 PROOF = "is this proof right?"
+VAGUE = "Grumpf zwirbel knotz"
 SUMMARY = "Summarize this article."
 BUILD = "Implement a queue."
+PHRASES_ONLY = Policy(learned=False)
 TOOL = {"name": "t", "input_schema": {"type": "object"}}
 
 
@@ -71,21 +74,23 @@ def steps(decision: Decision) -> list[tuple[str, str, str]]:
         (SPAM, None, [Code.TYPE], "haiku"),
         (SUMMARY, None, [Code.TYPE], "sonnet"),
         (BUILD, None, [Code.TYPE], "opus"),
-        (PROOF, None, [Code.UNSURE], "opus"),
-        ("hello", None, [Code.UNSURE], "opus"),
+        (PROOF, None, [Code.TYPE], "opus"),
+        ("hello", None, [Code.TYPE], "haiku"),
+        (VAGUE, None, [Code.UNSURE], "opus"),
         ("", None, [Code.UNSURE], "opus"),
         (PROOF, Task(tier="haiku"), [Code.FORCED_TIER], "haiku"),
         (PROOF, Task(complexity="simple"), [Code.FORCED_COMPLEXITY], "haiku"),
         (SPAM, Task(complexity="complex"), [Code.FORCED_COMPLEXITY], "opus"),
         (SPAM, Task(tier="opus", complexity="simple"), [Code.FORCED_TIER], "opus"),
-        ("hello", Task(expected_output_tokens=20), [Code.SIGNALS], "haiku"),
-        ("hello", Task(expected_output_tokens=101), [Code.SIGNALS], "sonnet"),
-        ("hello", Task(expected_output_words=20, has_code=True), [Code.SIGNALS], "sonnet"),
-        ("hello", Task(expected_output_tokens=1001, has_code=True), [Code.SIGNALS], "opus"),
-        (PROOF, Task(expected_output_tokens=5), [Code.UNSURE], "opus"),
+        (VAGUE, Task(expected_output_tokens=20), [Code.SIGNALS], "haiku"),
+        (VAGUE, Task(expected_output_tokens=101), [Code.SIGNALS], "sonnet"),
+        (VAGUE, Task(expected_output_words=20, has_code=True), [Code.SIGNALS], "sonnet"),
+        (VAGUE, Task(expected_output_tokens=1001, has_code=True), [Code.SIGNALS], "opus"),
+        (PROOF, Task(expected_output_tokens=5), [Code.TYPE], "opus"),
         (PROOF, Task("which category is it"), [Code.TYPE], "haiku"),
         (SPAM, Task("design the filter"), [Code.TYPE], "opus"),
         (SPAM, Task("whatever it says"), [Code.TYPE], "haiku"),
+        (VAGUE, Task("Write a poem about the sea"), [Code.TYPE], "sonnet"),
     ],
 )
 def test_choose(prompt: str, task: Task | None, codes: list[Code], tier: str) -> None:
@@ -117,7 +122,7 @@ def test_a_whole_decision() -> None:
 
 
 def test_unsure_says_so_and_is_not_cheap() -> None:
-    decision = decide(PROOF)
+    decision = decide(VAGUE)
 
     assert (False, None, OPUS) == (decision.is_sure, decision.complexity, decision.model)
     assert f"unsure, so not cheap: baseline {OPUS}" == decision.reason
@@ -151,13 +156,13 @@ def test_a_follow_up_goes_where_the_ask_before_it_went() -> None:
 
 
 def test_unsure_stays_on_a_baseline_off_the_ladder() -> None:
-    decision = decide(PROOF, Task(instead_of="claude-opus-4-6"))
+    decision = decide(VAGUE, Task(instead_of="claude-opus-4-6"))
 
     assert ("claude-opus-4-6", "", "stated") == (decision.model, decision.tier, decision.baseline.how)
 
 
 def test_unsure_may_be_a_tier() -> None:
-    assert "sonnet" == decide(PROOF, policy=Policy(unsure="sonnet")).tier
+    assert "sonnet" == decide(VAGUE, policy=Policy(unsure="sonnet")).tier
 
 
 @pytest.mark.parametrize(
@@ -285,7 +290,7 @@ def test_signals_raise_a_rule_of_a_complexity_but_not_of_a_tier(rule: dict[str, 
 def test_simple_work_is_raised_by_size_and_kind(
     request_: dict[str, Any], task: Task | None, why: str
 ) -> None:
-    decision = decide(request_, task)
+    decision = decide(request_, task, PHRASES_ONLY)
 
     assert ("sonnet", "standard") == (decision.tier, decision.complexity)
     assert [("type", "auto", "haiku"), ("raised", "haiku", "sonnet")] == steps(decision)
@@ -414,11 +419,11 @@ def test_where_nothing_dearer_fits_the_baseline_is_the_last_resort() -> None:
         (SPAM, OPUS, HAIKU, Code.TYPE),
         (SUMMARY, OPUS, SONNET, Code.TYPE),
         (BUILD, OPUS, OPUS, Code.TYPE),
-        (PROOF, OPUS, OPUS, Code.UNSURE),
+        (VAGUE, OPUS, OPUS, Code.UNSURE),
         (SPAM, SONNET, HAIKU, Code.TYPE),
         (SUMMARY, SONNET, SONNET, Code.TYPE),
         (BUILD, SONNET, SONNET, Code.CEILING),
-        (PROOF, SONNET, SONNET, Code.UNSURE),
+        (VAGUE, SONNET, SONNET, Code.UNSURE),
         (SPAM, HAIKU, HAIKU, Code.TYPE),
         (BUILD, HAIKU, HAIKU, Code.CEILING),
         (SUMMARY, "claude-haiku-4-5", "claude-haiku-4-5", Code.CEILING),
@@ -586,8 +591,8 @@ def test_tokens_are_counted_as_the_chosen_model_counts_and_corrected() -> None:
 
 def test_signals_say_their_numbers() -> None:
     assert (
-        "signals: ~7 tokens in, 20 out, no code, no tools"
-        == decide("hello", Task(expected_output_tokens=20)).reason
+        "signals: ~13 tokens in, 20 out, no code, no tools"
+        == decide(VAGUE, Task(expected_output_tokens=20)).reason
     )
 
 
@@ -641,7 +646,7 @@ def test_phrases_are_found_as_whole_words(text: str, found: list[str]) -> None:
     ],
 )
 def test_types_of_asks(ask: str, task_type: str) -> None:
-    assert task_type == decide(ask).task_type
+    assert task_type == decide(ask, policy=PHRASES_ONLY).task_type
 
 
 @pytest.mark.parametrize(
@@ -657,7 +662,7 @@ def test_types_of_asks(ask: str, task_type: str) -> None:
 def test_a_description_ranks_simple_then_complex_then_standard(
     description: str, complexity: str | None
 ) -> None:
-    assert complexity == decide("x", Task(description)).complexity
+    assert complexity == decide("x", Task(description), PHRASES_ONLY).complexity
 
 
 def test_word_lists_contradict_themselves_nowhere() -> None:
@@ -756,3 +761,44 @@ def test_a_tier_that_does_not_exist_is_refused_in_every_mode(mode: Mode) -> None
             Router(policy=Policy(mode=mode)).decide(
                 Request.of({"model": model, "max_tokens": 9, "messages": []}), Task(tier="opuss")
             )
+
+
+# --- a small model's word ----------------------------------------------------------------------------
+
+
+def advised(opinion: str, ask: Any, task: Task | None = None, **policy: Any) -> Decision:
+    router = Router(policy=Policy(learned=False, **policy))
+    return router.decide(ask, task, known=Known(opinion=opinion), now=NOW)
+
+
+def test_a_small_models_word_counts_where_nothing_else_tells() -> None:
+    decision = advised("summarise", PROOF)
+
+    assert (SONNET, "summarise", "standard") == (decision.model, decision.task_type, decision.complexity)
+    assert [(Code.ADVISED, "type: summarise (a small model says)")] == [
+        (reason.code, reason.words) for reason in decision.reasons
+    ]
+    assert HAIKU == advised("summarise", SPAM).model  # a phrase tells
+    assert Code.SIGNALS == advised("code", "hm", Task(expected_output_tokens=5)).reasons[0].code
+
+
+@pytest.mark.parametrize("opinion", ["", "no such type"])
+def test_no_word_is_no_word(opinion: str) -> None:
+    assert Code.UNSURE == advised(opinion, PROOF).reasons[-1].code
+
+
+def test_the_reference_asks_no_small_model() -> None:
+    router = Router(policy=Policy.reference())
+
+    assert SONNET == router.decide("x", known=Known(opinion="code")).model
+
+
+def test_a_small_model_may_name_the_users_own_types_first() -> None:
+    own = OwnType("refund", ("give my money back", "refund me", "I want a refund"), tier="opus")
+    router = Router(policy=Policy(types=(own,)))
+    decision = router.decide("hm", known=Known(opinion="refund"))
+
+    assert ["refund", "classify"] == [*router.kinds][:2]
+    assert "such as: give my money back" == router.kinds["refund"]
+    assert router.kinds.keys() <= router.table.needs.keys()
+    assert (OPUS, "complex") == (decision.model, decision.complexity)

@@ -201,7 +201,9 @@ def test_an_unknown_conversation_is_taken_to_be_warm_on_the_model_it_asks_for() 
 
 def test_an_unknown_conversation_with_auto_or_an_unknown_model_is_not() -> None:
     assert ["type"] == [step[0] for step in steps(weigh(talk(SUMMARY, "auto", turns=2)))]
-    assert ["unsure"] == [step[0] for step in steps(weigh(talk(PROOF, "my-own-model", turns=2)))]
+    assert ["type", "asked_is_ceiling"] == [
+        step[0] for step in steps(weigh(talk(SUMMARY, "my-own-model", turns=2)))
+    ]
 
 
 def test_auto_stays_with_the_model_it_was_on() -> None:

@@ -54,6 +54,7 @@ _COMMANDS = (
     ("on", "switch:on", _CONTROL, "Send calls to the tier that should do, from now on."),
     ("off", "switch:off", _CONTROL, "Pass every call through untouched, from now on."),
     ("config", "config:app", _CONTROL, "Show or check the configuration."),
+    ("tune", "tune:app", _IMPROVE, "Show what routing goes by."),
     ("simulate", "simulate:simulate", _IMPROVE, "Serve a simulated Messages API on this machine."),
 )
 for _place, (_name, _target, _group, _help) in enumerate(_COMMANDS):

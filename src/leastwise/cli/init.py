@@ -105,6 +105,24 @@ mode = "observe"
 #match = "spam or not"
 #complexity = "simple"
 
+# How the type of a task is told where no phrase of ours stands in it: by the learned classifier,
+# which says when it is not sure. false: by phrases only. llm_tier: a tier whose model is asked,
+# at its price, where nothing else tells; "" asks none.
+#[classifier]
+#learned = true
+#llm_tier = ""
+
+# Example: a type of task of your own, known by five to twenty asks, or descriptions, of that
+# kind. It comes before our own types. Choose a complexity or a tier.
+#[[type]]
+#name = "return slip"
+#complexity = "simple"
+#examples = [
+#"fill in the return slip for order 4711, the shoes are too small",
+#"customer sends the lamp back, write the return slip",
+#"return slip please: two mugs, broken on arrival",
+#]
+
 # Example: another mode for calls with one tag. `leastwise on --tag` writes this.
 #[[switch]]
 #tag = "triage"

@@ -148,7 +148,7 @@ def route(
     if send:
         return _send(request, told, as_json=as_json, config=config)
     planner = Planner(load(config), datetime.now(UTC), assume_output_tokens=assume_output_tokens)
-    found = planner.route(request, told)
+    found = planner.route(request, told, weighs=explain)
     if as_json:
         print_json(route_json(found, explains=explain))
     else:

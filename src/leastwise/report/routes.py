@@ -9,7 +9,7 @@ baseline in its own tokenizer; whether the cheaper answer is as good is not know
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date, datetime
 from functools import partial
 from typing import Any, Final
@@ -25,7 +25,7 @@ from leastwise.money import show, to_usd
 from leastwise.prices import PriceBook, baseline_cost, check_ladder, cost
 from leastwise.report.table import aligned, dollars, labelled, percent, plural, wrapped
 from leastwise.report.window import days_text
-from leastwise.routing import Router
+from leastwise.routing import Explanation, Router
 
 #: Tokens of an answer whose size nobody told.
 ASSUMED_OUTPUT_TOKENS: Final = 300
@@ -72,6 +72,7 @@ class Route:
         baseline_nusd: Price at the baseline.
         would_nusd: While observing: price at the model that routing would choose.
         features: What was read off the request.
+        weighing: What the classifier made of it, where that was asked for and it is used.
     """
 
     decision: Decision
@@ -81,6 +82,7 @@ class Route:
     baseline_nusd: int
     would_nusd: int
     features: Features
+    weighing: Explanation | None = None
 
 
 class Planner:
@@ -123,8 +125,13 @@ class Planner:
         self._now = now
         self._assumed = assume_output_tokens
 
-    def route(self, request: Request, task: Task) -> Route:
+    def route(self, request: Request, task: Task, *, weighs: bool = False) -> Route:
         """Return where `request` would go.
+
+        Args:
+            request: Any request.
+            task: What the caller tells of it.
+            weighs: Whether to tell what the classifier makes of it, too.
 
         Raises:
             ConfigError: the task names a tier that does not exist.
@@ -144,6 +151,7 @@ class Planner:
             baseline_nusd=self._repriced(usage, decision, decision.baseline.model),
             would_nusd=self._repriced(usage, decision, decision.would) if decision.would else 0,
             features=features,
+            weighing=self.router.weigh(features) if weighs else None,
         )
 
     def _repriced(self, usage: Usage, decision: Decision, model: str) -> int:
@@ -204,7 +212,37 @@ def explain_lines(route: Route) -> list[str]:
             lines += labelled(f"  {phase}", f"{reason.words} [{reason.code}] {moved}")
         if not reasons and _IDLE[phase]:
             lines += labelled(f"  {phase}", _IDLE[phase])
-    return lines
+    return [*lines, *_weighing_lines(route.weighing)] if route.weighing is not None else lines
+
+
+def _weighing_lines(found: Explanation) -> list[str]:
+    """Return the classifier's likeliest types, and the features that pushed them most."""
+    names = list(found.types)[:_TYPES_SHOWN]
+    strongest = sorted(found.pushes, key=lambda one: -max(abs(one[1][name]) for name in names))
+    rows = [["  " + found.text, *names, "of"]]
+    rows.append(
+        ["  probability", *(f"{found.types[name]:.0%}" for name in names), f"{len(found.types)} types"]
+    )
+    rows += [
+        [f"  {feature}", *(f"{pushes[name]:+.2f}" for name in names), ""]
+        for feature, pushes in strongest[:_PUSHES_SHOWN]
+    ]
+    hidden = len(found.pushes) - _PUSHES_SHOWN
+    expected = ", ".join(f"{tier} {quality:.0%}" for tier, quality in found.expected.items())
+    return [
+        "",
+        "weighed by the classifier (each feature's push towards a type)",
+        *aligned(rows, "l" + "r" * len(names) + "l"),
+        *([f"  and {plural(hidden, 'more feature')}, all in --json"] if hidden > 0 else []),
+        *labelled("  unknown", f"{found.unknown:.0%} of the words"),
+        *labelled("  spread", f"{found.entropy:.2f} of 1"),
+        *labelled("  would do", f"{expected}; wanted {found.target:.0%}"),
+        *labelled("  unsure", found.unsure or "no"),
+    ]
+
+
+_TYPES_SHOWN: Final = 4
+_PUSHES_SHOWN: Final = 12
 
 
 _INNER: Final = frozenset({"has_code_told", "opening", "session_told"})
@@ -251,7 +289,10 @@ def route_json(route: Route, *, explains: bool = False) -> dict[str, Any]:
         "would": made.would,
         "same_quality": "as asked" if made.model == made.baseline.model else _NOT_MEASURED,
     }
-    return {**value, "features": _features(route.features)} if explains else value
+    if not explains:
+        return value
+    weighing = {"classifier": asdict(route.weighing)} if route.weighing is not None else {}
+    return {**value, "features": _features(route.features), **weighing}
 
 
 # --- many --------------------------------------------------------------------------------------------

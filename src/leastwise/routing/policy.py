@@ -14,6 +14,7 @@ from leastwise.features import Role
 from leastwise.ladder import COMPLEXITIES, MODES, Complexity, Ladder, Mode
 from leastwise.money import show
 from leastwise.routing.signals import Signals
+from leastwise.routing.types import OwnType
 from leastwise.routing.warmth import Warmth
 
 BASELINE: Final = "baseline"
@@ -119,6 +120,8 @@ class Policy:
         complexity: The tier for each complexity.
         signals: Thresholds of way 2.
         rules: The user's rules; the first that holds decides.
+        learned: Whether the learned classifier tells the type where no phrase does.
+        types: The user's own types of task, known by examples.
         preset: `reference` for the reference's lists, thresholds and estimates.
         allowed_tiers: Tiers that may be chosen; None for all.
         clamp: Whether `max_tokens` may be lowered to what the complexity needs.
@@ -134,6 +137,8 @@ class Policy:
     complexity: Mapping[Complexity, str] = field(default_factory=lambda: _DEFAULT_COMPLEXITY)
     signals: Signals = field(default_factory=Signals)
     rules: tuple[Rule, ...] = ()
+    learned: bool = True
+    types: tuple[OwnType, ...] = ()
     preset: Preset = ""
     allowed_tiers: tuple[str, ...] | None = None
     clamp: bool = False
@@ -152,6 +157,11 @@ class Policy:
         for key, table in (("complexity", self.complexity), ("max_tokens", self.max_tokens)):
             if set(table) != set(COMPLEXITIES):
                 message = f"[{key}] has {', '.join(table)}: give {', '.join(COMPLEXITIES)}"
+                raise ConfigError(message)
+        names = [each.name for each in self.types]
+        for name in names:
+            if names.count(name) > 1:
+                message = f"[[type]] name = {name!r}: given twice; put all examples into one"
                 raise ConfigError(message)
         if self.allowed_tiers is not None and not self.allowed_tiers:
             message = "allowed_tiers is empty: name at least one tier, or leave it out"
@@ -176,14 +186,20 @@ class Policy:
         """
         names = [*self.complexity.values(), *(self.allowed_tiers or ())]
         names += [rule.tier for rule in self.rules if rule.tier is not None]
+        names += [own.tier for own in self.types if own.tier is not None]
         if self.unsure != BASELINE:
             names.append(self.unsure)
         for name in names:
             ladder[name]
 
-    def digest(self, ladder: Ladder, words: str) -> str:
-        """Return twelve hexadecimal digits that name this policy with its ladder and word lists."""
-        content = json.dumps([_plain(self), _plain(ladder), words], sort_keys=True, separators=(",", ":"))
+    def digest(self, ladder: Ladder, *data: str) -> str:
+        """Return twelve hexadecimal digits that name this policy with its ladder.
+
+        Args:
+            ladder: The tiers.
+            data: Digests of what else decides: word lists, weights.
+        """
+        content = json.dumps([_plain(self), _plain(ladder), *data], sort_keys=True, separators=(",", ":"))
         return sha256(content.encode()).hexdigest()[:12]
 
 

@@ -28,15 +28,24 @@ _CONTROLS: Final = re.compile(r"[\t-\r\x1c-\x1f]")
 
 
 class Scan:
-    """One text, prepared once to be searched by several lexicons."""
+    """One text, prepared once to be searched by several lexicons and weighed by the classifier.
 
-    __slots__ = ("_flat", "_folded", "is_ascii", "words")
+    Attributes:
+        text: As given.
+        sequence: Its words in order, folded: runs of ASCII letters, digits and `_`.
+        words: The same, each once.
+        is_ascii: Whether the text is plain ASCII.
+    """
+
+    __slots__ = ("_flat", "_folded", "is_ascii", "sequence", "text", "words")
 
     def __init__(self, text: str) -> None:
+        self.text = text
         self._folded = text.casefold()
         self._flat: str | None = None
         self.is_ascii = text.isascii()
-        self.words = frozenset(_words(self._folded))
+        self.sequence = _words(self._folded)
+        self.words = frozenset(self.sequence)
 
     def holds(self, phrase: str) -> bool:
         """Tell whether the text holds `phrase` (folded, single spaces) with no word going on at its ends."""
@@ -132,13 +141,28 @@ class Words:
 
     Attributes:
         digest: Names this very set of phrases; part of the policy's hash.
+        types: The types that phrases name, and the kinds, each with its complexity.
+        kinds: What a small model may answer of a request, and the work each kind stands for.
     """
 
-    __slots__ = ("_ask", "_described", "_doubt", "_reference", "_strong", "_types", "digest")
+    __slots__ = (
+        "_ask",
+        "_described",
+        "_doubt",
+        "_reference",
+        "_strong",
+        "_types",
+        "digest",
+        "kinds",
+        "types",
+    )
 
     def __init__(self, text: str) -> None:
         data = tomllib.loads(text)
         self.digest = sha256(text.encode()).hexdigest()
+        rows = (*data["type"], *data["kind"])
+        self.types: dict[str, Complexity] = {row["name"]: row["complexity"] for row in rows}
+        self.kinds: dict[str, str] = {row["name"]: row["means"] for row in data["kind"]}
         self._types: dict[str, tuple[Complexity, str]] = {}
         strong: list[str] = []
         for row in data["type"]:

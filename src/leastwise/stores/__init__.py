@@ -10,7 +10,7 @@ from leastwise.ledger import Entry, Exchange
 from leastwise.routing import Known
 from leastwise.steps import Lease, Record, Settle
 
-__all__ = ["GROUPS", "Line", "Query", "Store", "Story"]
+__all__ = ["GROUPS", "Line", "Query", "Store", "Story", "TypeLine"]
 
 #: What sums can be grouped by.
 GROUPS = ("asked", "day", "hour", "key", "mode", "result", "served", "tag", "tenant", "tier")
@@ -79,6 +79,16 @@ class Line:
     output_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class TypeLine:
+    """Answered requests of one type of task that one tier served, and what was spent on them."""
+
+    task_type: str
+    tier: str
+    calls: int
+    spent_nusd: int
+
+
 class Store(Protocol):
     """A ledger store. Every method is safe from any thread, and after a fork in the child."""
 
@@ -123,6 +133,9 @@ class Store(Protocol):
 
     def latencies(self, query: Query) -> dict[tuple[str, ...], tuple[float, float]]:
         """Return p50 and p95 seconds by group, from the requests still kept."""
+
+    def types(self) -> list[TypeLine]:
+        """Return calls and money by type of task and tier, from the requests still kept."""
 
     def misfits(self, since: float) -> dict[tuple[str, str], int]:
         """Return how many requests were refused although they were taken to fit, by model and member."""

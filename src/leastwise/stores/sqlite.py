@@ -34,7 +34,7 @@ from leastwise.messages import Usage
 from leastwise.routing import Known, Warmth
 from leastwise.sqlite import BusyError, Database, StuckError, at_fork
 from leastwise.steps import Lease, Record, Settle
-from leastwise.stores import Line, Query, Story
+from leastwise.stores import Line, Query, Story, TypeLine
 
 _log: Final = logging.getLogger(__name__)
 
@@ -332,6 +332,15 @@ class SqliteStore:
             StoreError: another process keeps the file locked.
         """
         self._outbox.flush()
+
+    def types(self) -> list[TypeLine]:
+        """Return calls and money by type of task and tier, from the requests still kept."""
+        self.flush()
+        sql = (
+            "SELECT task_type, tier, COUNT(*), SUM(spent_nusd) FROM exchange "
+            "WHERE result = 'ok' AND task_type <> '' AND tier <> '' GROUP BY task_type, tier"
+        )
+        return [TypeLine(*row) for row in self.database.rows(sql)]
 
     def misfits(self, since: float) -> dict[tuple[str, str], int]:
         """Return how many requests were refused although they were taken to fit, by model and member."""

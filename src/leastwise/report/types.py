@@ -1,0 +1,68 @@
+"""The type table as `leastwise tune table` shows it: quality, mean cost and calls by type and tier."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from leastwise.money import show, to_usd
+from leastwise.report.table import aligned, wrapped
+from leastwise.routing import Router
+from leastwise.stores import TypeLine
+
+_NOTE = (
+    "Quality is assumed: a tier at or above the one its type maps to does the task, one below does not. "
+    "Cost is the mean of the calls that the ledger holds."
+)
+
+
+def table_lines(router: Router, seen: Sequence[TypeLine]) -> list[str]:
+    """Return the table: a row for each type, and for each tier what is assumed, paid and counted."""
+    table = router.table
+    found = {(line.task_type, line.tier): line for line in seen}
+    rows = [["type", *(column for tier in table.tiers for column in (tier, "calls", "mean"))]]
+    for name in table.needs:
+        cells = []
+        for tier in table.tiers:
+            line = found.get((name, tier))
+            cells += [f"{table.quality(name, tier):.2f}", f"{line.calls:,}" if line else "-"]
+            cells.append(show(line.spent_nusd // line.calls) if line else "-")
+        rows.append([name, *cells])
+    return [*aligned(rows, "l" + "rrr" * len(table.tiers)), *wrapped(_NOTE), *_weights(router)]
+
+
+def _weights(router: Router) -> list[str]:
+    if router.classifier is None:
+        return wrapped("Types are told by phrases only (learned = false, or the reference preset).")
+    return wrapped(
+        f"A tier is chosen where {router.classifier.target:.2f} is expected of it over the types that an "
+        f"ask may be of. Weights {router.classifier.digest[:12]}."
+    )
+
+
+def table_json(router: Router, seen: Sequence[TypeLine]) -> dict[str, Any]:
+    """Return the table as `--json` prints it."""
+    table = router.table
+    found = {(line.task_type, line.tier): line for line in seen}
+    rows = []
+    for name, needs in table.needs.items():
+        for tier in table.tiers:
+            line = found.get((name, tier))
+            rows.append(
+                {
+                    "type": name,
+                    "needs": needs,
+                    "tier": tier,
+                    "quality": table.quality(name, tier),
+                    "quality_is": "assumed",
+                    "calls": line.calls if line else 0,
+                    "mean_cost_usd": to_usd(line.spent_nusd // line.calls) if line else None,
+                }
+            )
+    weights = router.classifier
+    return {
+        "tiers": list(table.tiers),
+        "rows": rows,
+        "target": weights.target if weights is not None else None,
+        "weights": weights.digest if weights is not None else None,
+    }
