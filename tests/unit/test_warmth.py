@@ -327,3 +327,16 @@ def test_lost_is_what_another_model_had_cached_and_this_one_did_not_read(
 )
 def test_what_counts_as_read_was_written_first_and_then_plain(tokens: int, read: Usage) -> None:
     assert read == as_read(Usage(50, 9, 5, 100, 30), tokens)
+
+
+def test_what_is_extra_in_the_first_turn_is_new_once() -> None:
+    coming = Turns(1_000, 100, 10, 3, extra=500)
+
+    # prompts of 1,600, 1,710 and 1,820: 600 new, then 100 each; read 1,000, 1,610 and 1,720
+    expected = [
+        1_000 * 200 + 600 * 5_000 + 10 * 20_000,
+        1_610 * 200 + 100 * 5_000 + 10 * 20_000,
+        1_720 * 200 + 100 * 5_000 + 10 * 20_000,
+    ]
+    assert sum(expected) * 1_000_000 == cost_of_staying(coming, card(OPUS))
+    assert (1_600, 650) == (coming.prompt, coming.scaled(13, 10).extra)

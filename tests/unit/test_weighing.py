@@ -106,6 +106,14 @@ def test_more_than_the_last_turn_is_new_where_the_estimate_is_sure_of_it(tokens:
     assert f"1 turn {money} against" in decision.reason
 
 
+def test_what_is_pasted_now_is_not_expected_of_every_turn() -> None:
+    # opus: $0.128 for the first, $0.0348 or so for the next; sonnet: $0.304 and $0.0174
+    decision = weigh(talk(SUMMARY, tokens=130_000), warm(prefix=100_000, turns=5, output_tokens=2_000))
+
+    assert OPUS == decision.model
+    assert "5 turns $0.267 against $0.374 on sonnet" in decision.reason
+
+
 def test_what_never_pays_is_said() -> None:
     dear = load_prices().with_rates(
         [Rate.read({"model": SONNET, "input": 3, "output": 15, "cache_read": "0.3"})]

@@ -36,6 +36,8 @@ HOUR_S: Final = 3600
 #: Turns looked ahead at most: by then every move down the default ladder has paid, or never will.
 MOST_TURNS: Final = 50
 _USUAL_OUTPUT_TOKENS: Final = 400
+#: New input of a turn to come, at most: the next turns are not all as long as one with a paste.
+USUAL_INPUT_TOKENS: Final = 500
 #: A prompt with less than half of the cached prefix does not begin with it: compacted, or a side talk.
 _MOST_SHRUNK: Final = 2
 
@@ -153,19 +155,26 @@ class Turns:
         fresh: d, new input of each.
         output: y, answered in each.
         count: How many.
+        extra: New input of the first beyond d: what is pasted now is not pasted in every turn.
     """
 
     prefix: int
     fresh: int
     output: int
     count: int = 1
+    extra: int = 0
 
     def scaled(self, more: int, less: int) -> Turns:
         """Return the same turns in the tokens of a model that counts `more` for every `less` (k)."""
-        prefix, fresh, output = (
-            divide_up(size * more, less) for size in (self.prefix, self.fresh, self.output)
+        prefix, fresh, output, extra = (
+            divide_up(size * more, less) for size in (self.prefix, self.fresh, self.output, self.extra)
         )
-        return Turns(prefix, fresh, output, self.count)
+        return Turns(prefix, fresh, output, self.count, extra)
+
+    @property
+    def prompt(self) -> int:
+        """The prompt of the first turn."""
+        return self.prefix + self.fresh + self.extra
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,15 +211,16 @@ def expected_turns(warmths: Mapping[str, Warmth], told_output: int | None) -> tu
 def turn_costs(turns: Turns, card: Card, cached: int) -> Iterator[int]:
     """Yield what one turn after the other costs, without end, in nano-dollars times a million.
 
-    Turn t has a prompt of P + d + (t-1)(d + y). The first reads what is cached and writes the
-    rest, a later one reads all but d; a prompt too short for the cache is input.
+    Turn t has a prompt of P + d + (t-1)(d + y), and the extra of the first. The first reads what
+    is cached and writes the rest, a later one reads all but d; a prompt too short for the cache
+    is input.
 
     Args:
         turns: The turns, in the model's own tokens.
         card: What the model charges.
         cached: How many tokens of the prefix are in its cache: P for staying, 0 for moving.
     """
-    prompt, read = turns.prefix + turns.fresh, cached
+    prompt, read = turns.prompt, cached
     while True:
         rate = card.rate(prompt)
         output = turns.output * rate.output
@@ -263,7 +273,7 @@ class Option:
     @property
     def lost(self) -> int:
         """What the first turn costs over reading the whole prefix from the cache."""
-        prompt = self.turns.prefix + self.turns.fresh
+        prompt = self.turns.prompt
         rate = self.card.rate(prompt)
         paid = self.card.write(rate) if prompt >= self.card.minimum else rate.input
         return (self.turns.prefix - self.cached) * (paid - rate.cache_read)

@@ -22,6 +22,7 @@ from leastwise.prices import PriceBook
 from leastwise.routing.policy import Known
 from leastwise.routing.warmth import (
     MOST_TURNS,
+    USUAL_INPUT_TOKENS,
     Card,
     Option,
     Turns,
@@ -127,7 +128,9 @@ class Scales:
         """
         last = max(talk.warm.values(), key=lambda warmth: warmth.at)
         count, output = expected_turns(talk.warmths, talk.features.expected_output_tokens)
-        turns = Turns(last.prefix_tokens, self._fresh(talk, last), output, count)
+        new = self._new(talk, last)
+        usual = min(new, USUAL_INPUT_TOKENS)
+        turns = Turns(last.prefix_tokens, usual, output, count, new - usual)
         going, *staying = (self._option(talk, tier, turns, last) for tier in (here, *dearer))
         best = min(going, *staying, key=lambda option: option.cost)  # the first of equals
         if best is not going:
@@ -137,7 +140,7 @@ class Scales:
         left = max(staying, key=lambda option: talk.warm[canonical(option.tier.model)].at)
         return here, self._words_for_moving(talk, going, left)
 
-    def _fresh(self, talk: Talk, last: Warmth) -> int:
+    def _new(self, talk: Talk, last: Warmth) -> int:
         """Return about how many tokens of the prompt are new: the last turn, more where more is not cached.
 
         The prefix is known and the prompt only estimated, so that a difference of a tenth says nothing.
