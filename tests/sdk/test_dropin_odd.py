@@ -36,6 +36,7 @@ from tests.kit import HAIKU, OPUS
 from tests.sdk.majors import MAJOR, http
 
 ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
+CONTEXT, FAST = "context-management-2025-06-27", "fast-mode-2026-02-01"  # Haiku has no fast mode
 CALL: dict[str, Any] = {"model": OPUS, "max_tokens": 64, "messages": ASK}
 MESSAGE: dict[str, Any] = {
     "id": "msg_1",
@@ -778,9 +779,11 @@ source = "ours"
 
 
 def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(
-    server: Server, make: Make
+    server: Server, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = "sk-ant-the-marker"
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", marker)
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", f"X-Team: {marker}")
     with serve() as local:
         runtime = make(config=LOCAL.format(url=local.url))
 
@@ -791,7 +794,8 @@ def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(
                 return str((await client.messages.create(**{**CALL, "model": "local"})).model)
 
         with leastwise.Anthropic(api_key=marker, base_url=server.url, leastwise=runtime) as client:
-            headers = {"authorization": f"Bearer {marker}", "x-api-key": marker}
+            names = ("authorization", "x-api-key", "Cookie", "Proxy-Authorization", "Helicone-Auth", "apikey")
+            headers = dict.fromkeys(names, f"Bearer {marker}")
             message = client.messages.create(**{**CALL, "model": "local"}, extra_headers=headers)
             assert HAIKU == message.model
             assert [HAIKU] * 2 == [asyncio.run(ask()), asyncio.run(ask())]
@@ -799,6 +803,59 @@ def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(
         assert 3 == len(local.simulator.requests)
         assert marker not in repr(local.simulator.requests)
     assert [("local", 0)] * 3 == [(row.upstream, row.spent_nusd) for row in rows(runtime)[:3]]
+
+
+def test_another_upstream_is_told_the_betas_that_the_client_sends_with_every_call(
+    server: Server, make: Make
+) -> None:
+    edits = {"edits": [{"type": "clear_tool_uses_20250919"}]}
+    with serve() as local:
+        runtime = make("enforce", LOCAL.format(url=local.url))
+        with leastwise.Anthropic(
+            api_key="k",
+            base_url=server.url,
+            leastwise=runtime,
+            default_headers={"Anthropic-Beta": CONTEXT, "X-Team": "t"},
+        ) as client:
+            message = client.beta.messages.create(**CALL, context_management=edits)  # type: ignore[arg-type]
+        assert [CONTEXT] == [seen.headers["anthropic-beta"] for seen in local.simulator.requests]
+    assert HAIKU == message.model
+    assert [""] == [row.misfit for row in rows(runtime)]
+
+
+@pytest.mark.parametrize(
+    ("always", "once", "mode", "ours"),
+    [
+        ({"Anthropic-Beta": f"{FAST} , {CONTEXT}"}, {}, "enforce", [CONTEXT]),
+        ({"Anthropic-Beta": FAST}, {}, "enforce", []),
+        ({}, {"ANTHROPIC-BETA": f"{CONTEXT},, {FAST},"}, "enforce", [CONTEXT]),
+        ({"anthropic-beta": FAST}, {"anthropic-beta": anthropic.Omit()}, "enforce", None),
+        ({"anthropic-beta": FAST}, {"anthropic-beta": ""}, "observe", None),
+        ({"Anthropic-Beta": FAST}, {"anthropic-beta": CONTEXT}, "observe", None),
+    ],
+)
+def test_betas_that_mean_nothing_to_another_model_are_taken_out_however_they_are_spelt_and_no_others(
+    make: Make, always: dict[str, str], once: dict[str, Any], mode: Mode, ours: list[str] | None
+) -> None:
+    """None: as the SDK alone sends them."""
+    seen: list[list[str]] = []
+
+    def answer(request: Any) -> Any:
+        seen.append(request.headers.get_list("anthropic-beta"))
+        return http.Response(200, json=MESSAGE)
+
+    def ask(kind: Any, **more: Any) -> Any:
+        transport = anthropic.DefaultHttpxClient(transport=http.MockTransport(answer))
+        with kind(api_key="k", http_client=transport, default_headers=always, **more) as client:
+            return client.messages.create(**CALL, extra_headers=once)
+
+    ask(anthropic.Anthropic)
+    outcome = leastwise.outcome(ask(leastwise.Anthropic, leastwise=make(mode)))
+
+    alone, sent = seen
+    assert (alone if ours is None else ours) == sent
+    assert outcome is not None
+    assert mode == "observe" or (ours is not None) is any(FAST in one.words for one in outcome.reasons)
 
 
 def test_neither_key_nor_prompt_is_in_logs_errors_or_the_ledger(

@@ -17,6 +17,7 @@ import copy
 import json
 import logging
 import os
+import re
 import threading
 import traceback
 from collections.abc import Mapping
@@ -49,7 +50,11 @@ _PATH: Final = "/v1/messages"
 _BETA: Final = "anthropic-beta"
 _PATIENCE_S: Final = 10.0
 _EVENTS: Final = "text/event-stream"
-_CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+#: Names of headers that may hold a secret of the caller's: `cookie`, `x-portkey-api-key`, `helicone-auth`.
+_SECRET: Final = re.compile(
+    r"(?<![a-z])(?:auth|authorization|cookie|credential|(?:api)?key|password|secret|token)s?(?![a-z])",
+    re.IGNORECASE,
+)
 _NAMED: Final = ("api_key", "auth_token", "credentials", "config", "profile")
 _REQUIRED: Final = frozenset({"max_tokens", "messages", "model"})
 _OUTCOME: Final = "_leastwise_outcome"
@@ -104,19 +109,22 @@ class _Routing:
         """Return the body that the prepared options hold, and the exchange that answers it."""
         body: Mapping[str, Any] = options.json_data
         headers = self._leastwise_headers(options)
-        betas = [beta.strip() for beta in headers.get(_BETA, "").split(",") if beta.strip()]
-        request = Request.of(body, version=headers.get("anthropic-version", ""), betas=betas)
+        request = Request.of(body, version=headers.get("anthropic-version", ""), betas=_betas_in(headers))
         self._leastwise_list_models()
         retries = options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
         call = self.leastwise.call(request, task or Task(), max_retries=retries, headers=headers)
         return body, exchange(call, self.leastwise.terms)
 
     def _leastwise_headers(self, options: Any) -> dict[str, str]:
-        """Return the headers, names in lower case; the request's own win, and credentials stay out."""
+        """Return the headers, names in lower case; the request's own win, and secrets stay out."""
         own = options.headers if isinstance(options.headers, Mapping) else {}
         given = [*self.default_headers.items(), *own.items()]  # type: ignore[attr-defined]  # the SDK's
-        found = {name.lower(): value for name, value in given if isinstance(value, str)}
-        return {name: value for name, value in found.items() if name not in _CREDENTIALS}
+        found = {name.lower(): value for name, value in given}
+        return {
+            name: value
+            for name, value in found.items()
+            if isinstance(value, str) and not _SECRET.search(name)
+        }
 
     def _leastwise_options(self, options: Any, body: Mapping[str, Any], step: Send) -> Any:
         """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
@@ -131,11 +139,16 @@ class _Routing:
         attempt.json_data = {name: value for name, value in changed.items() if value is not LEFT_OUT}
         has_own = isinstance(options.headers, Mapping)
         headers = dict(options.headers) if has_own else {}
+        known = _betas_in(self._leastwise_headers(options))
         if step.upstream != OWN_UPSTREAM:
-            # The caller's credentials are for the caller's upstream.
-            headers = {name: value for name, value in headers.items() if name.lower() not in _CREDENTIALS}
-        if _has_fewer_betas(step.request, headers, self.default_headers):  # type: ignore[attr-defined]  # the SDK's
-            headers = {name: value for name, value in headers.items() if name.lower() != _BETA}
+            # The caller's secrets are for the caller's upstream, whose client's own headers stay there too.
+            headers = {name: value for name, value in headers.items() if not _SECRET.search(name)}
+            known = _betas_in(headers)
+        if set(known) != set(step.request.betas):
+            given = [*headers, *self.default_headers]  # type: ignore[attr-defined]  # the SDK's
+            # SDK 0.x takes another spelling of a name for another header.
+            headers |= {name: Omit() for name in given if name.lower() == _BETA}
+            headers.pop(_BETA, None)
             headers[_BETA] = ",".join(step.request.betas) or Omit()
         if has_own or headers:  # an empty one of the caller's must not come back with what was taken out
             attempt.headers = headers
@@ -310,11 +323,9 @@ def _decoded(reply: Reply) -> Reply:
     return replace(reply, payload=reply.payload.to_dict())
 
 
-def _has_fewer_betas(request: Request, *given: Mapping[str, Any]) -> bool:
-    """Tell whether the request no longer names all the betas that these headers do."""
-    found = [value for headers in given for name, value in headers.items() if name.lower() == _BETA]
-    sent = {beta.strip() for value in found if isinstance(value, str) for beta in value.split(",")}
-    return not sent - {""} <= set(request.betas)
+def _betas_in(headers: Mapping[str, Any]) -> list[str]:
+    """Return the betas that headers, names in lower case, ask for."""
+    return [beta.strip() for beta in str(headers.get(_BETA) or "").split(",") if beta.strip()]
 
 
 def _list_models(runtime: Runtime, base_url: str, named: Mapping[str, Any]) -> None:
@@ -534,4 +545,9 @@ def _other_client(client: Any, upstream: Upstream) -> Any:
     if upstream.api_key_env and not key:
         message = f"no key for the upstream at {upstream.base_url}: {upstream.api_key_env} is not set"
         raise ConfigError(message)
-    return kind(base_url=upstream.base_url, api_key=key or "none", timeout=client.timeout, max_retries=0)
+    other: Any = kind(
+        base_url=upstream.base_url, api_key=key or "none", timeout=client.timeout, max_retries=0
+    )
+    # What else the SDK found in the environment is for the caller's upstream.
+    other.auth_token, other._custom_headers = None, {}  # noqa: SLF001 - the SDK's
+    return other
