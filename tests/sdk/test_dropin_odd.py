@@ -817,7 +817,7 @@ def test_another_upstream_is_told_the_betas_that_the_client_sends_with_every_cal
             leastwise=runtime,
             default_headers={"Anthropic-Beta": CONTEXT, "X-Team": "t"},
         ) as client:
-            message = client.beta.messages.create(**CALL, context_management=edits)  # type: ignore[arg-type]
+            message = client.beta.messages.create(**CALL, context_management=edits)
         assert [CONTEXT] == [seen.headers["anthropic-beta"] for seen in local.simulator.requests]
     assert HAIKU == message.model
     assert [""] == [row.misfit for row in rows(runtime)]
