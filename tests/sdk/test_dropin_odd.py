@@ -36,6 +36,7 @@ from tests.kit import HAIKU, OPUS
 from tests.sdk.majors import MAJOR, http
 
 ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
+LONG = [{"role": "user", "content": "Is this a summary of a long story? Explain in detail."}]
 CONTEXT, FAST = "context-management-2025-06-27", "fast-mode-2026-02-01"  # Haiku has no fast mode
 CALL: dict[str, Any] = {"model": OPUS, "max_tokens": 64, "messages": ASK}
 MESSAGE: dict[str, Any] = {
@@ -639,6 +640,20 @@ def leave(client: anthropic.Anthropic) -> None:
     with client.messages.stream(**CALL) as stream:
         next(iter(stream))
         raise RuntimeError(message)
+
+
+def test_an_answer_that_is_read_as_it_comes_is_not_cut_by_a_cap_of_ours(server: Server, make: Make) -> None:
+    ask = {**CALL, "model": "auto", "max_tokens": 1000, "messages": LONG}
+    runtime = make("enforce", 'preset = "reference"')
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        whole = client.messages.create(**ask)
+        with client.messages.with_streaming_response.create(**ask) as response:
+            read = json.loads(response.read())
+
+    assert [50, 1000, 1000] == [
+        json.loads(seen.body)["max_tokens"] for seen in server.simulator.requests[-3:]
+    ]
+    assert ["end_turn"] * 2 == [whole.stop_reason, read["stop_reason"]]
 
 
 def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Server, make: Make) -> None:

@@ -67,6 +67,9 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
 _MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
 _WHOLE: Final = 100
+_RAW: Final = (
+    "x-stainless-raw-response"  # how the SDK says that its caller reads even a plain answer as it comes
+)
 _PLACES: Final = ((NUSD_PER_USD, 2), (NUSD_PER_USD // 100, 3), (NUSD_PER_USD // 1000, 4))
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
@@ -631,11 +634,12 @@ class Router:
     def _clamp(self, case: _Case, model: Model | None) -> int | None:
         """Return a lower cap on output, or None.
 
-        Never where thinking would count toward it, or where a stream could not be asked again.
+        Never where thinking would count toward it, nor of an answer read as it comes: it could not be asked again.
         The reference's values: 50, 1024, 4096 by complexity; chosen by signals, the expected
         size (256 when untold) within 50 and 4096.
         """
-        if case.complexity is None or case.request.is_stream:
+        is_live = case.request.is_stream or case.headers.get(_RAW) == "stream"
+        if case.complexity is None or is_live:
             return None
         thinking = case.request.get("thinking")
         is_off = thinking is None or (isinstance(thinking, dict) and thinking.get("type") == "disabled")
