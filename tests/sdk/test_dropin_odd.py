@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from operator import attrgetter
 from pathlib import Path
@@ -28,7 +29,7 @@ import pytest
 import leastwise
 from leastwise.build import Runtime
 from leastwise.config import load
-from leastwise.ladder import Mode
+from leastwise.ladder import Adviser, Mode
 from leastwise.ledger import Exchange
 from leastwise.simulate import Server, Simulator, serve
 from leastwise.stores import Story
@@ -871,6 +872,51 @@ def test_betas_that_mean_nothing_to_another_model_are_taken_out_however_they_are
     assert (alone if ours is None else ours) == sent
     assert outcome is not None
     assert mode == "observe" or (ours is not None) is any(FAST in one.words for one in outcome.reasons)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<html>", "text/html"),
+        (b"", "application/json"),
+        (b"[1]", "application/json"),
+        (b"{", "application/json"),
+        (json.dumps({**MESSAGE, "content": None}).encode(), "application/json"),
+    ],
+    ids=["html", "empty", "list", "broken", "no content"],
+)
+def test_a_small_model_that_answers_nonsense_withholds_no_answer(
+    make: Make, content: bytes, kind: str
+) -> None:
+    """And it is asked plainly: none of the betas of the caller's client, but what belongs to the key."""
+    betas: list[str | None] = []
+
+    def answer(request: Any) -> Any:
+        betas.append(request.headers.get("anthropic-beta"))
+        is_own = "output_config" in json.loads(request.content)
+        return http.Response(
+            200,
+            content=content if is_own else json.dumps(MESSAGE).encode(),
+            headers={"content-type": kind if is_own else "application/json"},
+        )
+
+    runtime = make("enforce")
+    adviser = Adviser(HAIKU, "anthropic", {"classify": "put a text into classes"})
+    runtime.terms = replace(runtime.terms, adviser=adviser)
+    always = {"Anthropic-Beta": f"{FAST},oauth-2025-04-20"}
+    transport = anthropic.DefaultHttpxClient(transport=http.MockTransport(answer))
+    with leastwise.Anthropic(
+        api_key="k", leastwise=runtime, http_client=transport, default_headers=always
+    ) as client:
+        message = client.messages.create(
+            model=OPUS, max_tokens=2_000, messages=[{"role": "user", "content": "Frobnicate the gimble"}]
+        )
+
+    assert OPUS == message.model
+    assert ["oauth-2025-04-20", always["Anthropic-Beta"]] == betas
+    (story,) = stories(runtime)
+    assert ["classifier", "answer"] == [entry.purpose for entry in story.entries]
+    assert story.exchange.spent_nusd == sum(entry.cost_nusd for entry in story.entries)
 
 
 def test_neither_key_nor_prompt_is_in_logs_errors_or_the_ledger(

@@ -634,7 +634,8 @@ class Router:
     def _clamp(self, case: _Case, model: Model | None) -> int | None:
         """Return a lower cap on output, or None.
 
-        Never where thinking would count toward it, nor of an answer read as it comes: it could not be asked again.
+        Never where thinking would count toward it, nor of an answer that is read as it comes, for it
+        could not be asked for again.
         The reference's values: 50, 1024, 4096 by complexity; chosen by signals, the expected
         size (256 when untold) within 50 and 4096.
         """

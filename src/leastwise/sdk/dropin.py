@@ -20,7 +20,7 @@ import os
 import re
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property, partial
@@ -29,6 +29,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import anthropic
 from anthropic import Omit
 from anthropic._resource import AsyncAPIResource  # exported nowhere else
+from anthropic.types import Message
 
 from leastwise import client as drivers
 from leastwise.build import OWN_UPSTREAM, Runtime
@@ -49,6 +50,7 @@ Client = TypeVar("Client", bound=Any)
 _PATH: Final = "/v1/messages"
 _BETA: Final = "anthropic-beta"
 _PATIENCE_S: Final = 10.0
+_OAUTH: Final = "oauth-"  # betas that go with a key, whatever it is used for
 _EVENTS: Final = "text/event-stream"
 #: Names of headers that may hold a secret of the caller's: `cookie`, `x-portkey-api-key`, `helicone-auth`.
 _SECRET: Final = re.compile(
@@ -128,10 +130,17 @@ class _Routing:
 
     def _leastwise_options(self, options: Any, body: Mapping[str, Any], step: Send) -> Any:
         """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
+        known = _betas_in(self._leastwise_headers(options))
         if step.is_own:
             plain = {name: step.request.get(name) for name in step.request.names}
+            of_key = [beta for beta in known if beta.startswith(_OAUTH)]
             return type(options).construct(
-                method="post", url=_PATH, json_data=plain, timeout=options.timeout, max_retries=0
+                method="post",
+                url=_PATH,
+                json_data=plain,
+                headers=self._leastwise_with_betas({}, of_key),
+                timeout=options.timeout,
+                max_retries=0,
             )
         attempt = copy.copy(options)
         attempt.max_retries = 0
@@ -139,20 +148,23 @@ class _Routing:
         attempt.json_data = {name: value for name, value in changed.items() if value is not LEFT_OUT}
         has_own = isinstance(options.headers, Mapping)
         headers = dict(options.headers) if has_own else {}
-        known = _betas_in(self._leastwise_headers(options))
         if step.upstream != OWN_UPSTREAM:
             # The caller's secrets are for the caller's upstream, whose client's own headers stay there too.
             headers = {name: value for name, value in headers.items() if not _SECRET.search(name)}
             known = _betas_in(headers)
         if set(known) != set(step.request.betas):
-            given = [*headers, *self.default_headers]  # type: ignore[attr-defined]  # the SDK's
-            # SDK 0.x takes another spelling of a name for another header.
-            headers |= {name: Omit() for name in given if name.lower() == _BETA}
-            headers.pop(_BETA, None)
-            headers[_BETA] = ",".join(step.request.betas) or Omit()
+            headers = self._leastwise_with_betas(headers, step.request.betas)
         if has_own or headers:  # an empty one of the caller's must not come back with what was taken out
             attempt.headers = headers
         return attempt
+
+    def _leastwise_with_betas(self, headers: dict[str, Any], betas: Sequence[str]) -> dict[str, Any]:
+        """Return headers that ask for these betas and no others, whatever the client's own ask for."""
+        given = [*headers, *self.default_headers]  # type: ignore[attr-defined]  # the SDK's
+        # SDK 0.x takes another spelling of a name for another header.
+        changed = {**headers, **{name: Omit() for name in given if name.lower() == _BETA}}
+        changed.pop(_BETA, None)
+        return {**changed, _BETA: ",".join(betas) or Omit()}
 
     def _leastwise_list_models(self) -> None:
         """Have the upstream asked for its models, beside this call, when it is time."""
@@ -319,8 +331,9 @@ def _reply(payload: Any) -> Reply:
 
 
 def _decoded(reply: Reply) -> Reply:
-    """Return the answer to a request of ours as the core reads it."""
-    return replace(reply, payload=reply.payload.to_dict())
+    """Return the answer to a request of ours as the core reads it; what is no message it finds nothing in."""
+    payload = reply.payload
+    return replace(reply, payload=payload.to_dict() if isinstance(payload, Message) else None)
 
 
 def _betas_in(headers: Mapping[str, Any]) -> list[str]:
