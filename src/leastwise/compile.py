@@ -105,6 +105,8 @@ def fit(request: Request, model: str, models: Models, *, is_strict: bool = False
     if found is None:
         found = _fit(request, model, models, is_strict=is_strict)
         if not request.changes:
+            # Notes of its own: else the two hold each other, and a large body waits for the collector.
+            found.request.notes = dict(request.notes)
             request.notes[key] = found
     return found
 

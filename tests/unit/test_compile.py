@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,23 @@ def test_the_asked_model_itself_gets_what_was_received(target: Model) -> None:
 
     assert found.request is received
     assert ("", {}) == (found.misfit, found.changes)
+
+
+def test_a_fitted_request_ends_with_the_received_one() -> None:
+    def kept() -> int:
+        return sum(isinstance(one, Fit) for one in gc.get_objects())
+
+    received = request(OPUS, max_tokens=2_000)
+    gc.collect()
+    gc.disable()
+    try:
+        before = kept()
+        fit(received, HAIKU, MODELS)
+        fit(received, SONNET, MODELS)
+        del received
+        assert before == kept()
+    finally:
+        gc.enable()
 
 
 def test_what_was_worked_out_once_is_not_worked_out_again() -> None:
