@@ -176,7 +176,8 @@ class _Routing:
         named = {name: value for name in ("api_key", "auth_token") if (value := getattr(own, name))}
         if named and self.leastwise.wants_models(base_url):
             ask = partial(_list_models, self.leastwise, base_url, named)
-            threading.Thread(target=ask, name="leastwise-models", daemon=True).start()
+            with suppress(RuntimeError):  # no more threads, as at the end of the process: another time
+                threading.Thread(target=ask, name="leastwise-models", daemon=True).start()
 
     def _leastwise_failure(self, error: Exception) -> UpstreamFailure:
         """Return the SDK's exception as a failed attempt, with the SDK's own word on retrying it."""
