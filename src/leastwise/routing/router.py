@@ -67,9 +67,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
 _MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
 _WHOLE: Final = 100
-_RAW: Final = (
-    "x-stainless-raw-response"  # how the SDK says that its caller reads even a plain answer as it comes
-)
+_RAW: Final = "x-stainless-raw-response"  # in it the SDK says that its caller reads as it comes
 _PLACES: Final = ((NUSD_PER_USD, 2), (NUSD_PER_USD // 100, 3), (NUSD_PER_USD // 1000, 4))
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
