@@ -75,6 +75,9 @@ class Teller:
         """Return a teller for that model, with the reason why, and no clamp."""
         tier = self.terms.ladder.serving(model)
         reasons = (*self.decision.reasons, Reason(code, words, self.decision.model, model))
+        adapted = self.terms.fit(self.call.request, model).words
+        if adapted and model != self.decision.model:
+            reasons += (Reason(Code.ADAPTED, f"adapted: {adapted}", model, model),)
         changed = structs.replace(
             self.decision,
             model=model,
@@ -136,6 +139,7 @@ class Teller:
         baseline_nusd, could_nusd = self._compared(entry, kept)
         spent_nusd = sum(one.cost_nusd for one in spent)
         checks_nusd = sum(one.cost_nusd for one in spent if one.purpose in _CHECKS)
+        refused = next((r.before for r in decision.reasons if r.code is Code.MISFIT), "")
         return Exchange(
             id=call.id,
             at=call.at,
@@ -169,8 +173,8 @@ class Teller:
             output_tokens=usage.output_tokens,
             latency_s=max(0.0, self.terms.clock() - call.at),
             fault=self.fault,
-            misfit=next((r.before for r in decision.reasons if r.code is Code.MISFIT), ""),
-            misfit_field=self.misfit_field,
+            misfit=refused if result != "error" else "",  # else nobody can tell who was wrong
+            misfit_field=self.misfit_field if result != "error" else "",
             checks_nusd=checks_nusd,
             lost_cache_nusd=self._lost(entry, kept) if entry is not None else 0,
         )

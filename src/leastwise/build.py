@@ -141,9 +141,8 @@ class Runtime:
         return self.config.refresh_models and known and not kept.is_fresh(base_url, now)
 
     def learn_models(self, base_url: str, rows: Iterable[Row]) -> None:
-        """Keep an upstream's listing of its models, and go by it from the next call on."""
+        """Keep an upstream's listing of its models; calls go by it within a second, in every process."""
         Catalogue(self.config.cache_folder).keep(base_url, rows, self._clock())
-        self._adopt(self.config)
 
     def call(
         self,
@@ -156,7 +155,7 @@ class Runtime:
     ) -> Call:
         """Return `request` as it enters an exchange, under the configuration now in force."""
         now = self._clock()
-        if self._reload is not None and not 0 <= now - self._looked_at < _RELOAD_S:
+        if not 0 <= now - self._looked_at < _RELOAD_S:
             self._looked_at = now
             self._look_again()
         if self._unsaid:
@@ -165,14 +164,17 @@ class Runtime:
         return Call(id_, now, request, task, key=key, max_retries=max_retries, headers=headers or {})
 
     def _look_again(self) -> None:
-        """Adopt the configuration anew when one of its files changed; keep the old one when it is wrong."""
-        assert self._reload is not None
+        """Adopt the configuration anew when one of its files changed; keep the old one when it is wrong.
+
+        What upstreams list is among the files: whoever keeps it leaves it to the calls to go by it, so
+        that no thread puts back a configuration that another has just replaced.
+        """
         stamps = _stamps(self.config)
         if stamps == self._seen:
             return
         self._seen = stamps  # taken before reading: what changes meanwhile is read the next time
         try:
-            config = self._reload()
+            config = self._reload() if self._reload is not None else self.config
             self._adopt(config)
         except (LeastwiseError, OSError, ValueError) as error:
             _log.error("the changed configuration is not used, the one before stays in force: %s", error)
@@ -268,9 +270,10 @@ def observed(store: Store, now: float) -> tuple[int, int]:
 
 
 def _stamps(config: Config) -> tuple[tuple[str, int, int], ...]:
-    """Return name, time and size of each configuration file, 0 for one that is gone."""
+    """Return name, time and size of each file of configuration and listings, 0 for one that is gone."""
+    listings = filter(None, map(Catalogue(config.cache_folder).file, config.base_urls))
     stamps = []
-    for path in config.watched:
+    for path in (*config.watched, *listings):
         try:
             stat = path.stat()
         except OSError:

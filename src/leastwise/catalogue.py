@@ -76,7 +76,7 @@ class Catalogue:
         file = self.file(base_url)
         try:
             return [] if file is None else msgspec.json.decode(file.read_bytes(), type=list[dict[str, Any]])
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError):
             return []
 
 

@@ -62,6 +62,7 @@ _BUDGET_OF_EFFORT: Final = MappingProxyType(
 #: Below this, thinking that the asked model would not have done may leave no room for the answer.
 _ROOM_FOR_THINKING: Final = 1024
 _SAMPLING: Final = ("temperature", "top_p", "top_k")
+_NO_SAMPLING_SINCE: Final = "2026-10-21"  # from this `anthropic-version` on no model takes any
 _DEFAULTS: Final = {"temperature": 1, "top_p": 0.99}
 _LEAST_WITH_THINKING: Final = {"temperature": 1, "top_p": 0.95}
 _REMOVED: Final = "removed"
@@ -104,6 +105,8 @@ def fit(request: Request, model: str, models: Models, *, is_strict: bool = False
     if found is None:
         found = _fit(request, model, models, is_strict=is_strict)
         if not request.changes:
+            # Notes of its own: else the two hold each other, and a large body waits for the collector.
+            found.request.notes = dict(request.notes)
             request.notes[key] = found
     return found
 
@@ -232,6 +235,8 @@ def _fit_limits(draft: _Draft, target: Model) -> None:
     if cap > target.max_output:
         cap = target.max_output
         draft.set("max_tokens", cap, "max_tokens", f"{draft.max_tokens:,} -> {cap:,}")
+    if draft.get("max_tokens") == 0:
+        draft.refuse("it only fills a prompt cache, which is the asked model's own")
     if prompt_ceiling(draft.request) + cap > target.window:
         draft.refuse(f"the prompt may exceed the window of {target.id}")
 
@@ -348,7 +353,7 @@ def _fit_output_config(draft: _Draft, target: Model) -> None:
     if effort is None:
         return
     if effort not in EFFORTS:
-        draft.refuse(f"effort {effort!r} is not known")
+        draft.refuse("its effort is not known")
     elif not target.efforts:
         draft.leave_out("output_config.effort")
     elif effort not in target.efforts:
@@ -370,14 +375,19 @@ def _fit_sampling(draft: _Draft, target: Model) -> None:
         if thinks:
             least = _LEAST_WITH_THINKING.get(name, math.inf)
             is_taken = is_taken and isinstance(value, int | float) and value >= least
+        is_taken = is_taken and draft.request.version < _NO_SAMPLING_SINCE
         if not is_taken and name not in draft.changes:
             draft.leave_out(name)
 
 
 def _fit_tools(draft: _Draft, target: Model) -> None:
-    for tool in draft.get("tools") or ():
-        kind = tool.get("type") or "custom" if isinstance(tool, dict) else "unreadable"
-        if kind != "custom":
+    tools = draft.get("tools") or []
+    listed: list[JSON] = tools if isinstance(tools, list) else [None]
+    for tool in listed:
+        kind = tool.get("type") or "custom" if isinstance(tool, dict) else None
+        if not isinstance(kind, str):
+            draft.refuse("a tool cannot be read")
+        elif kind != "custom":
             if not target.takes_tool(kind):
                 draft.refuse(_unknown(target, f"the tool {kind}"))
         elif not (target.takes_deferred_tools or _DEFERRING.isdisjoint(tool)):

@@ -7,7 +7,7 @@ driver carries them out. Whatever of ours fails on the way, the request is still
 answered, by the model it asked for or by the baseline, and the fault is counted.
 A swapped request that the upstream refuses as unfit is sent once more, as
 received; an answer that a cap of ours or the model's own limit cut off is asked for
-again with the caller's own cap. Both attempts are in the ledger and in what was spent.
+again with the caller's own cap. All attempts are in the ledger and in what was spent.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
             tell = tell.misfit(failure)
             sent = _compiled(call, terms, tell.decision)
             answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
-        if _was_clamped(answer, sent, tell.decision):
+        while _was_clamped(answer, sent, tell.decision):
             tell = tell.truncated(sent, limit=_fitted(call, terms, tell.decision.model).max_tokens)
-            again = _compiled(call, terms, tell.decision)
-            answer = yield from ask(again, tell.decision.upstream, abandoned=tell.abandoned)
+            sent = _compiled(call, terms, tell.decision)
+            answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
     except UpstreamFailure as failure:
         yield tell.failed(failure)
         raise

@@ -117,6 +117,6 @@ def _kind_in(message: Any) -> str:
     text = "".join(text_of(block, "text") for block in blocks_of(content))
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return text_of(found, "kind")

@@ -255,19 +255,23 @@ def test_what_fits_is_answered_and_differs_only_as_declared(
 
 
 @settings(max_examples=200, deadline=None)
-@given(bodies, st.sampled_from(IDS), betas)
+@given(bodies, st.sampled_from(IDS), betas, st.sampled_from(["2023-06-01", "2026-10-21"]))
 def test_what_leaves_the_choice_to_us_is_answered_where_it_fits(
-    body: dict[str, Any], target: str, names: list[str]
+    body: dict[str, Any], target: str, names: list[str], version: str
 ) -> None:
-    """A body that some model takes, sent to `auto`: nothing is known of how the caller meant it."""
+    """A body that some model takes, sent to `auto`: nothing is known of how the caller meant it.
+
+    Sampling parameters of a caller whose version has none are ours to leave out.
+    """
     body = with_thought(body, OPUS)
     received = json.dumps(body).encode()
     assume(200 == status(received, "2023-06-01", tuple(sorted(names))))
 
-    found = fit(Request.parse(json.dumps({**body, "model": "auto"}).encode(), betas=names), target, MODELS)
+    auto = json.dumps({**body, "model": "auto"}).encode()
+    found = fit(Request.parse(auto, version=version, betas=names), target, MODELS)
     assume(not found.misfit)
 
-    assert 200 == status(found.request.body(), "2023-06-01", found.request.betas)
+    assert 200 == status(found.request.body(), version, found.request.betas)
 
 
 class Upstream:

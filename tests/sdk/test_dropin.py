@@ -591,6 +591,18 @@ def ask_once(server: Server, runtime: Runtime, *, is_async: bool) -> None:
         sync_client(server, runtime).messages.create(model=HAIKU, max_tokens=50, messages=ASK)
 
 
+def test_a_call_needs_no_thread(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    environ = {"XDG_CACHE_HOME": str(tmp_path), "ANTHROPIC_BASE_URL": server.url}
+    with Runtime(load(None, environ, cwd=tmp_path, arguments={"store.url": ":memory:"})) as runtime:
+        client = sync_client(server, runtime)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert HAIKU == client.messages.create(model=HAIKU, max_tokens=50, messages=ASK).model
+
+
 def test_an_upstream_that_lists_nothing_is_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "leastwise")
     with serve() as server:

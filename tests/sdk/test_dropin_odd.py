@@ -16,6 +16,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from inspect import iscoroutinefunction
 from operator import attrgetter
 from pathlib import Path
@@ -28,7 +29,7 @@ import pytest
 import leastwise
 from leastwise.build import Runtime
 from leastwise.config import load
-from leastwise.ladder import Mode
+from leastwise.ladder import Adviser, Mode
 from leastwise.ledger import Exchange
 from leastwise.simulate import Server, Simulator, serve
 from leastwise.stores import Story
@@ -36,6 +37,8 @@ from tests.kit import HAIKU, OPUS
 from tests.sdk.majors import MAJOR, http
 
 ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
+LONG = [{"role": "user", "content": "Is this a summary of a long story? Explain in detail."}]
+CONTEXT, FAST = "context-management-2025-06-27", "fast-mode-2026-02-01"  # Haiku has no fast mode
 CALL: dict[str, Any] = {"model": OPUS, "max_tokens": 64, "messages": ASK}
 MESSAGE: dict[str, Any] = {
     "id": "msg_1",
@@ -640,6 +643,20 @@ def leave(client: anthropic.Anthropic) -> None:
         raise RuntimeError(message)
 
 
+def test_an_answer_that_is_read_as_it_comes_is_not_cut_by_a_cap_of_ours(server: Server, make: Make) -> None:
+    ask = {**CALL, "model": "auto", "max_tokens": 1000, "messages": LONG}
+    runtime = make("enforce", 'preset = "reference"')
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        whole = client.messages.create(**ask)
+        with client.messages.with_streaming_response.create(**ask) as response:
+            read = json.loads(response.read())
+
+    assert [50, 1000, 1000] == [
+        json.loads(seen.body)["max_tokens"] for seen in server.simulator.requests[-3:]
+    ]
+    assert ["end_turn"] * 2 == [whole.stop_reason, read["stop_reason"]]
+
+
 def test_a_stream_closed_twice_or_left_by_an_exception_leaves_one_row(server: Server, make: Make) -> None:
     runtime = make()
     with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
@@ -778,9 +795,11 @@ source = "ours"
 
 
 def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(
-    server: Server, make: Make
+    server: Server, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = "sk-ant-the-marker"
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", marker)
+    monkeypatch.setenv("ANTHROPIC_CUSTOM_HEADERS", f"X-Team: {marker}")
     with serve() as local:
         runtime = make(config=LOCAL.format(url=local.url))
 
@@ -791,7 +810,8 @@ def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(
                 return str((await client.messages.create(**{**CALL, "model": "local"})).model)
 
         with leastwise.Anthropic(api_key=marker, base_url=server.url, leastwise=runtime) as client:
-            headers = {"authorization": f"Bearer {marker}", "x-api-key": marker}
+            names = ("authorization", "x-api-key", "Cookie", "Proxy-Authorization", "Helicone-Auth", "apikey")
+            headers = dict.fromkeys(names, f"Bearer {marker}")
             message = client.messages.create(**{**CALL, "model": "local"}, extra_headers=headers)
             assert HAIKU == message.model
             assert [HAIKU] * 2 == [asyncio.run(ask()), asyncio.run(ask())]
@@ -799,6 +819,104 @@ def test_another_upstream_serves_sync_and_async_and_never_sees_the_callers_key(
         assert 3 == len(local.simulator.requests)
         assert marker not in repr(local.simulator.requests)
     assert [("local", 0)] * 3 == [(row.upstream, row.spent_nusd) for row in rows(runtime)[:3]]
+
+
+def test_another_upstream_is_told_the_betas_that_the_client_sends_with_every_call(
+    server: Server, make: Make
+) -> None:
+    edits = {"edits": [{"type": "clear_tool_uses_20250919"}]}
+    with serve() as local:
+        runtime = make("enforce", LOCAL.format(url=local.url))
+        with leastwise.Anthropic(
+            api_key="k",
+            base_url=server.url,
+            leastwise=runtime,
+            default_headers={"Anthropic-Beta": CONTEXT, "X-Team": "t"},
+        ) as client:
+            message = client.beta.messages.create(**CALL, context_management=edits)
+        assert [CONTEXT] == [seen.headers["anthropic-beta"] for seen in local.simulator.requests]
+    assert HAIKU == message.model
+    assert [""] == [row.misfit for row in rows(runtime)]
+
+
+@pytest.mark.parametrize(
+    ("always", "once", "mode", "ours"),
+    [
+        ({"Anthropic-Beta": f"{FAST} , {CONTEXT}"}, {}, "enforce", [CONTEXT]),
+        ({"Anthropic-Beta": FAST}, {}, "enforce", []),
+        ({}, {"ANTHROPIC-BETA": f"{CONTEXT},, {FAST},"}, "enforce", [CONTEXT]),
+        ({"anthropic-beta": FAST}, {"anthropic-beta": anthropic.Omit()}, "enforce", None),
+        ({"anthropic-beta": FAST}, {"anthropic-beta": ""}, "observe", None),
+        ({"Anthropic-Beta": FAST}, {"anthropic-beta": CONTEXT}, "observe", None),
+    ],
+)
+def test_betas_that_mean_nothing_to_another_model_are_taken_out_however_they_are_spelt_and_no_others(
+    make: Make, always: dict[str, str], once: dict[str, Any], mode: Mode, ours: list[str] | None
+) -> None:
+    """None: as the SDK alone sends them."""
+    seen: list[list[str]] = []
+
+    def answer(request: Any) -> Any:
+        seen.append(request.headers.get_list("anthropic-beta"))
+        return http.Response(200, json=MESSAGE)
+
+    def ask(kind: Any, **more: Any) -> Any:
+        transport = anthropic.DefaultHttpxClient(transport=http.MockTransport(answer))
+        with kind(api_key="k", http_client=transport, default_headers=always, **more) as client:
+            return client.messages.create(**CALL, extra_headers=once)
+
+    ask(anthropic.Anthropic)
+    outcome = leastwise.outcome(ask(leastwise.Anthropic, leastwise=make(mode)))
+
+    alone, sent = seen
+    assert (alone if ours is None else ours) == sent
+    assert outcome is not None
+    assert mode == "observe" or (ours is not None) is any(FAST in one.words for one in outcome.reasons)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"<html>", "text/html"),
+        (b"", "application/json"),
+        (b"[1]", "application/json"),
+        (b"{", "application/json"),
+        (json.dumps({**MESSAGE, "content": None}).encode(), "application/json"),
+    ],
+    ids=["html", "empty", "list", "broken", "no content"],
+)
+def test_a_small_model_that_answers_nonsense_withholds_no_answer(
+    make: Make, content: bytes, kind: str
+) -> None:
+    """And it is asked plainly: none of the betas of the caller's client, but what belongs to the key."""
+    betas: list[str | None] = []
+
+    def answer(request: Any) -> Any:
+        betas.append(request.headers.get("anthropic-beta"))
+        is_own = "output_config" in json.loads(request.content)
+        return http.Response(
+            200,
+            content=content if is_own else json.dumps(MESSAGE).encode(),
+            headers={"content-type": kind if is_own else "application/json"},
+        )
+
+    runtime = make("enforce")
+    adviser = Adviser(HAIKU, "anthropic", {"classify": "put a text into classes"})
+    runtime.terms = replace(runtime.terms, adviser=adviser)
+    always = {"Anthropic-Beta": f"{FAST},oauth-2025-04-20"}
+    transport = anthropic.DefaultHttpxClient(transport=http.MockTransport(answer))
+    with leastwise.Anthropic(
+        api_key="k", leastwise=runtime, http_client=transport, default_headers=always
+    ) as client:
+        message = client.messages.create(
+            model=OPUS, max_tokens=2_000, messages=[{"role": "user", "content": "Frobnicate the gimble"}]
+        )
+
+    assert OPUS == message.model
+    assert ["oauth-2025-04-20", always["Anthropic-Beta"]] == betas
+    (story,) = stories(runtime)
+    assert ["classifier", "answer"] == [entry.purpose for entry in story.entries]
+    assert story.exchange.spent_nusd == sum(entry.cost_nusd for entry in story.entries)
 
 
 def test_neither_key_nor_prompt_is_in_logs_errors_or_the_ledger(

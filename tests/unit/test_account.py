@@ -184,6 +184,7 @@ def test_reasons_are_kept_as_codes_and_words() -> None:
     assert [
         ["type", "type classify", "", "haiku"],
         ["misfit", f"refused with 400 on thinking.type: sent to {SONNET}", HAIKU, SONNET],
+        ["adapted", "adapted: thinking between_tools, for the cap leaves it no room", SONNET, SONNET],
         ["truncated", "our cap of 9 cut it off: asked again with yours", SONNET, SONNET],
     ] == kept["reasons"]
     assert ("sonnet", "thinking.type", None) == (

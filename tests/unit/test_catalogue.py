@@ -12,9 +12,10 @@ import pytest
 from leastwise.build import Runtime
 from leastwise.catalogue import Catalogue
 from leastwise.config import load
+from leastwise.ladder import Task
 from leastwise.models import load_models
 from leastwise.stores.sqlite import SqliteStore
-from tests.kit import HAIKU, NOW, Clock
+from tests.kit import HAIKU, NOW, Clock, request
 
 URL = "http://127.0.0.1:9"
 RETIRING = {"id": HAIKU, "lifecycle": "deprecated", "retires_at": "2027-01-01T00:00:00Z", "display_name": "H"}
@@ -45,7 +46,19 @@ def test_a_day_old_listing_is_no_longer_fresh(tmp_path: Path) -> None:
     assert [True, False, False] == [kept.is_fresh(URL, at) for at in (NOW + DAY_S - 1, NOW + DAY_S, NOW - 1)]
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"\xff", b'[{"id": 7}]'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b"\xff",
+        b'[{"id": 7}]',
+        b'[{"id": "\xff"}]',
+        b'[{"id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}]",
+    ],
+    ids=["empty", "object", "number", "bytes", "no id", "no text", "deep"],
+)
 def test_a_garbled_file_says_nothing(tmp_path: Path, content: bytes) -> None:
     kept = Catalogue(tmp_path)
     file = kept.file(URL)
@@ -75,12 +88,16 @@ def runtime(folder: Path, clock: Clock, **settings: object) -> Runtime:
     return Runtime(config, store=SqliteStore(":memory:", clock=clock), clock=clock)
 
 
-def test_a_runtime_wants_a_listing_once_a_day_and_goes_by_it(tmp_path: Path) -> None:
+def test_a_runtime_wants_a_listing_once_a_day_and_all_go_by_it(tmp_path: Path) -> None:
     clock = Clock()
-    with runtime(tmp_path, clock) as mine:
+    with runtime(tmp_path, clock) as mine, runtime(tmp_path, clock) as other:
         assert [True, False] == [mine.wants_models(f"{URL}/"), mine.wants_models(URL)]
         mine.learn_models(URL, [RETIRING])
+        clock.sleep(1)
+        for one in (mine, other):
+            one.call(request(), Task(), max_retries=0)
         learned: Any = mine.terms.models.get(HAIKU)
+        assert learned == other.terms.models.get(HAIKU)
         clock.sleep(3600)
         assert not mine.wants_models(URL)
         clock.sleep(DAY_S)

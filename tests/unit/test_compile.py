@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,7 @@ TOOL = {"name": "look", "input_schema": {"type": "object"}}
 ASK = {"role": "user", "content": "Hello"}
 CALL = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
 RESULT = {"type": "tool_result", "tool_use_id": "t"}
+EMPTY: dict[str, Any] = {"model": "auto", "max_tokens": 2_000, "messages": [ASK]}
 LOOP = [ASK, {"role": "assistant", "content": [CALL]}, {"role": "user", "content": [RESULT]}]
 
 every = pytest.mark.parametrize("target", list(MODELS), ids=lambda model: model.id)
@@ -54,6 +56,23 @@ def test_the_asked_model_itself_gets_what_was_received(target: Model) -> None:
 
     assert found.request is received
     assert ("", {}) == (found.misfit, found.changes)
+
+
+def test_a_fitted_request_ends_with_the_received_one() -> None:
+    def kept() -> int:
+        return sum(isinstance(one, Fit) for one in gc.get_objects())
+
+    received = request(OPUS, max_tokens=2_000)
+    gc.collect()
+    gc.disable()
+    try:
+        before = kept()
+        fit(received, HAIKU, MODELS)
+        fit(received, SONNET, MODELS)
+        del received
+        assert before == kept()
+    finally:
+        gc.enable()
 
 
 def test_what_was_worked_out_once_is_not_worked_out_again() -> None:
@@ -94,7 +113,7 @@ def test_what_stands_beside_effort_stays() -> None:
 
 
 def test_an_effort_or_a_setting_nobody_knows_stays() -> None:
-    assert "effort 'enormous' is not known" == to(HAIKU, output_config={"effort": "enormous"}).misfit
+    assert "its effort is not known" == to(HAIKU, output_config={"effort": "enormous"}).misfit
     assert "not known to be safe to move: output_config.x" == to(HAIKU, output_config={"x": 1}).misfit
 
 
@@ -314,6 +333,14 @@ def test_sampling_goes_where_it_is_taken(
     assert dict.fromkeys(given.keys() - found.request.names, "removed") == found.changes
 
 
+def test_no_sampling_goes_anywhere_under_a_version_that_has_none() -> None:
+    asked = Request.of({**EMPTY, "temperature": 1, "top_p": 0.99, "top_k": 3}, version="2026-10-21")
+
+    for target in MODELS:
+        found = fit(asked, target.id, MODELS)
+        assert dict.fromkeys(("temperature", "top_p", "top_k"), "removed") == found.changes
+
+
 def test_sampling_beside_thinking_is_what_thinking_allows() -> None:
     thinking = {"type": "enabled", "budget_tokens": 1_024}
     given = {"temperature": 1, "top_p": 0.9, "top_k": 3}
@@ -353,6 +380,11 @@ def test_a_tool_choice_fits_where_it_may_be_forced(target: Model, choice: str) -
 )
 def test_a_server_tool_goes_where_its_version_is_taken(target: Model, kind: str) -> None:
     assert target.takes_tool(kind) is fits(target, tools=[TOOL, {"type": kind, "name": "x"}], max_tokens=9)
+
+
+@pytest.mark.parametrize("tools", [5, {"a": 1}, "look", [5], [{"type": 5}], [{"type": ["x"]}]])
+def test_tools_that_cannot_be_read_stay(tools: object) -> None:
+    assert "a tool cannot be read" == to(HAIKU, tools=tools).misfit
 
 
 def test_which_tools_the_tiers_take() -> None:
@@ -425,6 +457,11 @@ def test_the_cap_is_lowered_to_the_most_output(target: Model) -> None:
     assert target.max_output == found.request.max_tokens
     assert {"max_tokens": f"{target.max_output + 1:,} -> {target.max_output:,}"} == found.changes
     assert {} == to(target, max_tokens=target.max_output).changes
+
+
+@every
+def test_what_only_fills_a_prompt_cache_fills_the_asked_models(target: Model) -> None:
+    assert "it only fills a prompt cache, which is the asked model's own" == to(target, max_tokens=0).misfit
 
 
 @every

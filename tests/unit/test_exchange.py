@@ -157,6 +157,20 @@ def test_a_swapped_request_that_does_not_fit_is_sent_once_as_received(status: in
     assert ("opus", 0, HAIKU) == (row_of(seen).tier, row_of(seen).saved_nusd, row_of(seen).misfit)
 
 
+def test_what_the_asked_model_refuses_as_well_was_no_misfit() -> None:
+    enforced = decision(asked=OPUS, mode="enforce", baseline=Baseline(OPUS, "asked"))
+    seen, done = drive(exchange(call(request(OPUS)), terms(enforced)), failure(400), failure(400))
+
+    assert done is None
+    assert [HAIKU, OPUS] == sent(seen)
+    assert ("error", 400, "", "") == (
+        row_of(seen).result,
+        row_of(seen).status,
+        row_of(seen).misfit,
+        row_of(seen).misfit_field,
+    )
+
+
 def test_an_unswapped_request_that_does_not_fit_is_the_callers_to_mend() -> None:
     plain = decision(OPUS, asked=OPUS, mode="off", tier="opus", baseline=Baseline(OPUS, "asked"))
     seen, done = drive(exchange(call(request(OPUS)), terms(plain)), failure(400))
@@ -181,6 +195,24 @@ def test_an_answer_cut_by_our_own_clamp_is_asked_for_again_with_the_callers_cap(
     assert Code.TRUNCATED == done.outcome.reasons[-1].code
 
 
+def test_an_answer_cut_by_one_cap_of_ours_after_the_other_is_asked_for_till_the_cap_is_the_callers() -> None:
+    old = "claude-haiku-4-5"
+    moved = decision(
+        old, asked=OPUS, mode="enforce", tier="", max_tokens=50, baseline=Baseline(OPUS, "asked")
+    )
+    seen, done = drive(
+        exchange(call(request(OPUS, max_tokens=128_000)), terms(moved)),
+        reply(old, output_tokens=50, stop_reason="max_tokens"),
+        reply(old, output_tokens=64_000, stop_reason="max_tokens"),
+        reply(OPUS, output_tokens=70_000, stop_reason="max_tokens"),
+    )
+
+    caps = [(step.request.model, step.request.max_tokens) for step in seen if isinstance(step, Send)]
+    assert [(old, 50), (old, 64_000), (OPUS, 128_000)] == caps
+    assert done is not None
+    assert OPUS == done.outcome.model
+
+
 def test_an_answer_cut_by_a_models_own_limit_is_asked_of_the_asked_model() -> None:
     old = "claude-haiku-4-5"
     moved = decision(old, asked=OPUS, mode="enforce", tier="", baseline=Baseline(OPUS, "asked"))
@@ -202,12 +234,15 @@ def test_an_answer_cut_by_a_models_own_limit_is_asked_of_the_asked_model() -> No
 def test_each_attempt_is_fitted_to_its_model() -> None:
     asked = request("auto", max_tokens=2_000, thinking={"type": "disabled"}, temperature=1)
     sonnet = decision(SONNET, fallback=OPUS)
-    seen, _ = drive(exchange(call(asked), terms(sonnet)), failure(400), reply(OPUS))
+    seen, done = drive(exchange(call(asked), terms(sonnet)), failure(400), reply(OPUS))
 
     first, second = [step.request for step in seen if isinstance(step, Send)]
     assert {"type": "between_tools"} == first.get("thinking")
     assert ("thinking" in second, {"effort": "low"}) == (False, second.get("output_config"))
     assert "temperature" not in first.names | second.names
+    assert done is not None
+    words = "adapted: thinking removed, output_config.effort low, temperature removed"
+    assert words == done.outcome.reasons[-1].words
 
 
 def test_when_fitting_fails_the_request_goes_as_it_is(caplog: pytest.LogCaptureFixture) -> None:

@@ -35,7 +35,7 @@ def told(seen: list[Known], adviser: Adviser | None = ADVISER, unsure: Any = UNS
 
 
 def says(kind: object, **changes: Any) -> Reply:
-    text = kind if isinstance(kind, str) and kind.startswith("~") else json.dumps({"kind": kind})
+    text = kind[1:] if isinstance(kind, str) and kind.startswith("~") else json.dumps({"kind": kind})
     content = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": text}]
     return replace(reply(HAIKU, 300, 10, **changes), payload={"content": content})
 
@@ -109,8 +109,8 @@ def test_the_question_keeps_what_is_the_callers_in_the_users_turn() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["unclear", "something else", 7, None, "~no json", '~["code"]', "~{", ""],
-    ids=repr,
+    ["unclear", "something else", 7, None, "~no json", '~["code"]', "~{", "", "~" + "[" * 100_000],
+    ids=lambda word: repr(word)[:20],
 )
 def test_a_word_that_is_none_of_the_kinds_leaves_it_unsure(word: object) -> None:
     knew: list[Known] = []

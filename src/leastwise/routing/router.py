@@ -62,6 +62,7 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
 _MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
 _WHOLE: Final = 100
+_RAW: Final = "x-stainless-raw-response"  # in it the SDK says that its caller reads as it comes
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
 
@@ -697,11 +698,13 @@ class Router:
     def _clamp(self, case: _Case, model: Model | None) -> int | None:
         """Return a lower cap on output, or None.
 
-        Never where thinking would count toward it, or where a stream could not be asked again.
+        Never where thinking would count toward it, nor of an answer that is read as it comes, for it
+        could not be asked for again.
         The reference's values: 50, 1024, 4096 by complexity; chosen by signals, the expected
         size (256 when untold) within 50 and 4096.
         """
-        if case.complexity is None or case.request.is_stream:
+        is_live = case.request.is_stream or case.headers.get(_RAW) == "stream"
+        if case.complexity is None or is_live:
             return None
         thinking = case.request.get("thinking")
         is_off = thinking is None or (isinstance(thinking, dict) and thinking.get("type") == "disabled")

@@ -17,9 +17,10 @@ import copy
 import json
 import logging
 import os
+import re
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property, partial
@@ -28,6 +29,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import anthropic
 from anthropic import Omit
 from anthropic._resource import AsyncAPIResource  # exported nowhere else
+from anthropic.types import Message
 
 from leastwise import client as drivers
 from leastwise.build import OWN_UPSTREAM, Runtime
@@ -48,8 +50,13 @@ Client = TypeVar("Client", bound=Any)
 _PATH: Final = "/v1/messages"
 _BETA: Final = "anthropic-beta"
 _PATIENCE_S: Final = 10.0
+_OAUTH: Final = "oauth-"  # betas that go with a key, whatever it is used for
 _EVENTS: Final = "text/event-stream"
-_CREDENTIALS: Final = frozenset({"authorization", "x-api-key"})
+#: Names of headers that may hold a secret of the caller's: `cookie`, `x-portkey-api-key`, `helicone-auth`.
+_SECRET: Final = re.compile(
+    r"(?<![a-z])(?:auth|authorization|cookie|credential|(?:api)?key|password|secret|token)s?(?![a-z])",
+    re.IGNORECASE,
+)
 _NAMED: Final = ("api_key", "auth_token", "credentials", "config", "profile")
 _REQUIRED: Final = frozenset({"max_tokens", "messages", "model"})
 _OUTCOME: Final = "_leastwise_outcome"
@@ -104,26 +111,36 @@ class _Routing:
         """Return the body that the prepared options hold, and the exchange that answers it."""
         body: Mapping[str, Any] = options.json_data
         headers = self._leastwise_headers(options)
-        betas = [beta.strip() for beta in headers.get(_BETA, "").split(",") if beta.strip()]
-        request = Request.of(body, version=headers.get("anthropic-version", ""), betas=betas)
+        request = Request.of(body, version=headers.get("anthropic-version", ""), betas=_betas_in(headers))
         self._leastwise_list_models()
         retries = options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
         call = self.leastwise.call(request, task or Task(), max_retries=retries, headers=headers)
         return body, exchange(call, self.leastwise.terms)
 
     def _leastwise_headers(self, options: Any) -> dict[str, str]:
-        """Return the headers, names in lower case; the request's own win, and credentials stay out."""
+        """Return the headers, names in lower case; the request's own win, and secrets stay out."""
         own = options.headers if isinstance(options.headers, Mapping) else {}
         given = [*self.default_headers.items(), *own.items()]  # type: ignore[attr-defined]  # the SDK's
-        found = {name.lower(): value for name, value in given if isinstance(value, str)}
-        return {name: value for name, value in found.items() if name not in _CREDENTIALS}
+        found = {name.lower(): value for name, value in given}
+        return {
+            name: value
+            for name, value in found.items()
+            if isinstance(value, str) and not _SECRET.search(name)
+        }
 
     def _leastwise_options(self, options: Any, body: Mapping[str, Any], step: Send) -> Any:
         """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
+        known = _betas_in(self._leastwise_headers(options))
         if step.is_own:
             plain = {name: step.request.get(name) for name in step.request.names}
+            of_key = [beta for beta in known if beta.startswith(_OAUTH)]
             return type(options).construct(
-                method="post", url=_PATH, json_data=plain, timeout=options.timeout, max_retries=0
+                method="post",
+                url=_PATH,
+                json_data=plain,
+                headers=self._leastwise_with_betas({}, of_key),
+                timeout=options.timeout,
+                max_retries=0,
             )
         attempt = copy.copy(options)
         attempt.max_retries = 0
@@ -132,14 +149,22 @@ class _Routing:
         has_own = isinstance(options.headers, Mapping)
         headers = dict(options.headers) if has_own else {}
         if step.upstream != OWN_UPSTREAM:
-            # The caller's credentials are for the caller's upstream.
-            headers = {name: value for name, value in headers.items() if name.lower() not in _CREDENTIALS}
-        if _has_fewer_betas(step.request, headers, self.default_headers):  # type: ignore[attr-defined]  # the SDK's
-            headers = {name: value for name, value in headers.items() if name.lower() != _BETA}
-            headers[_BETA] = ",".join(step.request.betas) or Omit()
+            # The caller's secrets are for the caller's upstream, whose client's own headers stay there too.
+            headers = {name: value for name, value in headers.items() if not _SECRET.search(name)}
+            known = _betas_in(headers)
+        if set(known) != set(step.request.betas):
+            headers = self._leastwise_with_betas(headers, step.request.betas)
         if has_own or headers:  # an empty one of the caller's must not come back with what was taken out
             attempt.headers = headers
         return attempt
+
+    def _leastwise_with_betas(self, headers: dict[str, Any], betas: Sequence[str]) -> dict[str, Any]:
+        """Return headers that ask for these betas and no others, whatever the client's own ask for."""
+        given = [*headers, *self.default_headers]  # type: ignore[attr-defined]  # the SDK's
+        # SDK 0.x takes another spelling of a name for another header.
+        changed = {**headers, **{name: Omit() for name in given if name.lower() == _BETA}}
+        changed.pop(_BETA, None)
+        return {**changed, _BETA: ",".join(betas) or Omit()}
 
     def _leastwise_list_models(self) -> None:
         """Have the upstream asked for its models, beside this call, when it is time."""
@@ -151,7 +176,8 @@ class _Routing:
         named = {name: value for name in ("api_key", "auth_token") if (value := getattr(own, name))}
         if named and self.leastwise.wants_models(base_url):
             ask = partial(_list_models, self.leastwise, base_url, named)
-            threading.Thread(target=ask, name="leastwise-models", daemon=True).start()
+            with suppress(RuntimeError):  # no more threads, as at the end of the process: another time
+                threading.Thread(target=ask, name="leastwise-models", daemon=True).start()
 
     def _leastwise_failure(self, error: Exception) -> UpstreamFailure:
         """Return the SDK's exception as a failed attempt, with the SDK's own word on retrying it."""
@@ -306,15 +332,14 @@ def _reply(payload: Any) -> Reply:
 
 
 def _decoded(reply: Reply) -> Reply:
-    """Return the answer to a request of ours as the core reads it."""
-    return replace(reply, payload=reply.payload.to_dict())
+    """Return the answer to a request of ours as the core reads it; what is no message it finds nothing in."""
+    payload = reply.payload
+    return replace(reply, payload=payload.to_dict() if isinstance(payload, Message) else None)
 
 
-def _has_fewer_betas(request: Request, *given: Mapping[str, Any]) -> bool:
-    """Tell whether the request no longer names all the betas that these headers do."""
-    found = [value for headers in given for name, value in headers.items() if name.lower() == _BETA]
-    sent = {beta.strip() for value in found if isinstance(value, str) for beta in value.split(",")}
-    return not sent - {""} <= set(request.betas)
+def _betas_in(headers: Mapping[str, Any]) -> list[str]:
+    """Return the betas that headers, names in lower case, ask for."""
+    return [beta.strip() for beta in str(headers.get(_BETA) or "").split(",") if beta.strip()]
 
 
 def _list_models(runtime: Runtime, base_url: str, named: Mapping[str, Any]) -> None:
@@ -534,4 +559,9 @@ def _other_client(client: Any, upstream: Upstream) -> Any:
     if upstream.api_key_env and not key:
         message = f"no key for the upstream at {upstream.base_url}: {upstream.api_key_env} is not set"
         raise ConfigError(message)
-    return kind(base_url=upstream.base_url, api_key=key or "none", timeout=client.timeout, max_retries=0)
+    other: Any = kind(
+        base_url=upstream.base_url, api_key=key or "none", timeout=client.timeout, max_retries=0
+    )
+    # What else the SDK found in the environment is for the caller's upstream.
+    other.auth_token, other._custom_headers = None, {}  # noqa: SLF001 - the SDK's
+    return other
