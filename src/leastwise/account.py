@@ -25,7 +25,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from leastwise.attempt import Answer, Call, Terms, moment
+from leastwise.attempt import MISFITS, Answer, Call, Terms, fitted, moment
 from leastwise.errors import UnknownPriceError, UpstreamFailure
 from leastwise.features import Features
 from leastwise.ladder import Code, Decision, Outcome, Reason
@@ -54,11 +54,14 @@ class Teller:
     fault: str
     misfit_field: str = ""
 
-    def misfit(self, failure: UpstreamFailure) -> Teller:
-        """Return a teller for the fallback, since the upstream refused what was taken to fit."""
+    def refused(self, failure: UpstreamFailure) -> Teller:
+        """Return a teller for the fallback: what was taken to fit did not, or its server is out of reach."""
         fallback = self.decision.fallback
-        where = f" on {failure.field}" if failure.field else ""
         what = "sent as received" if fallback == self.call.request.model else f"sent to {fallback}"
+        if failure.status not in MISFITS:
+            how = f"answers {failure.status}" if failure.status else "cannot be reached"
+            return self._instead(fallback, Code.UNREACHED, f"{self.decision.upstream} {how}: {what}")
+        where = f" on {failure.field}" if failure.field else ""
         told = self._instead(fallback, Code.MISFIT, f"refused with {failure.status}{where}: {what}")
         return replace(told, misfit_field=failure.field)
 
@@ -75,7 +78,7 @@ class Teller:
         """Return a teller for that model, with the reason why, and no clamp."""
         tier = self.terms.ladder.serving(model)
         reasons = (*self.decision.reasons, Reason(code, words, self.decision.model, model))
-        adapted = self.terms.fit(self.call.request, model).words
+        adapted = fitted(self.call, self.terms, model).words
         if adapted and model != self.decision.model:
             reasons += (Reason(Code.ADAPTED, f"adapted: {adapted}", model, model),)
         changed = structs.replace(

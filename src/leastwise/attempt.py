@@ -12,7 +12,9 @@ Source: https://github.com/anthropics/anthropic-sdk-python `_base_client.py`
 
 from __future__ import annotations
 
+import logging
 import random
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -29,6 +31,11 @@ from leastwise.models import Models
 from leastwise.prices import Cost, PriceBook, cost, worst_case
 from leastwise.routing import Known
 from leastwise.steps import Lease, Record, Relayed, Settle, Sleep, Steps, relay, send
+
+_log: Final = logging.getLogger(__name__)
+
+#: How an upstream says that a request does not fit the model.
+MISFITS: Final = frozenset({400, 404, 413})
 
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 8.0
@@ -187,6 +194,24 @@ class _Sent:
             # A part of the answer ran on a model nobody knows: an answer that is paid for is never
             # withheld for want of a price.
             return self._price(model, replace(usage, iterations=()))
+
+
+def fitted(call: Call, terms: Terms, model: str) -> Fit:
+    """Return what the call's request becomes for `model`; as it is, where a fault of ours prevents it."""
+    try:
+        return terms.fit(call.request, model)
+    except Exception as error:  # noqa: BLE001 - fitting must never cost the caller an answer
+        note_fault("fitting", error)
+        return Fit(call.request.replace(model=model), {}, "")
+
+
+def note_fault(what: str, error: Exception) -> str:
+    """Log what of ours failed, and where; not the error's own words, which may quote a prompt."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    where = f"{frame.f_code.co_filename}:{line}"
+    name = type(error).__name__
+    _log.error("%s failed (%s at %s): the request goes where it would have gone", what, name, where)
+    return f"{what}: {name}"
 
 
 def attempt(

@@ -180,8 +180,8 @@ class Config:
 
     @property
     def base_urls(self) -> tuple[str, ...]:
-        """The addresses of the upstreams."""
-        return tuple(upstream.base_url for upstream in self.upstreams.values())
+        """The addresses whose listings of models are believed: other servers have limits of their own."""
+        return tuple(one.base_url for name, one in self.upstreams.items() if name == DEFAULT_PROVIDER)
 
 
 @dataclass(frozen=True, slots=True)

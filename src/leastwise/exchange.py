@@ -12,8 +12,6 @@ again with the caller's own cap. All attempts are in the ledger and in what was 
 
 from __future__ import annotations
 
-import logging
-import traceback
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -21,7 +19,7 @@ from typing import Final
 
 from leastwise import features
 from leastwise.account import Teller
-from leastwise.attempt import Answer, Call, Terms, attempt
+from leastwise.attempt import MISFITS, Answer, Call, Terms, attempt, fitted, note_fault
 from leastwise.errors import LeastwiseError, UpstreamFailure
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Baseline, Code, Decision, Outcome, Reason
@@ -30,9 +28,8 @@ from leastwise.routing import Known, baseline_of
 from leastwise.steps import Steps, load
 from leastwise.triage import advice, key_of, wants_advice
 
-_log: Final = logging.getLogger(__name__)
-
-_MISFIT: Final = frozenset({400, 404, 413})
+_CLOSED: Final = frozenset({401, 403})
+_SERVER_ERROR: Final = 500
 _NO_FEATURES: Final = Features()
 _DRAW_BYTES: Final = 6  # as much as a float holds exactly
 
@@ -71,13 +68,13 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
         try:
             answer = yield from ask(sent, decision.upstream, abandoned=tell.abandoned)
         except UpstreamFailure as failure:
-            if failure.status not in _MISFIT or decision.model == decision.fallback:
+            if not _goes_back(failure, decision, terms):
                 raise
-            tell = tell.misfit(failure)
+            tell = tell.refused(failure)
             sent = _compiled(call, terms, tell.decision)
             answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
         while _was_clamped(answer, sent, tell.decision):
-            tell = tell.truncated(sent, limit=_fitted(call, terms, tell.decision.model).max_tokens)
+            tell = tell.truncated(sent, limit=fitted(call, terms, tell.decision.model).request.max_tokens)
             sent = _compiled(call, terms, tell.decision)
             answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
     except UpstreamFailure as failure:
@@ -93,7 +90,7 @@ def _read(call: Call) -> tuple[Features, str]:
     try:
         return features.read(call.request, call.task, call.headers), ""
     except Exception as error:  # noqa: BLE001 - our reading must never cost the caller an answer
-        return _NO_FEATURES, _fault("reading", error)
+        return _NO_FEATURES, note_fault("reading", error)
 
 
 def _draw(call: Call, terms: Terms, read: Features) -> float:
@@ -119,17 +116,20 @@ def _decide(
     except LeastwiseError:
         raise  # what the caller wrote is wrong, and says so
     except Exception as error:  # noqa: BLE001 - routing must never cost the caller an answer
-        fault = _fault("routing", error)
+        fault = note_fault("routing", error)
     return _escape(call, terms, known, fault), fault
 
 
-def _fault(what: str, error: Exception) -> str:
-    """Log what of ours failed, and where; not the error's own words, which may quote a prompt."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    where = f"{frame.f_code.co_filename}:{line}"
-    name = type(error).__name__
-    _log.error("%s failed (%s at %s): the request goes where it would have gone", what, name, where)
-    return f"{what}: {name}"
+def _goes_back(failure: UpstreamFailure, decision: Decision, terms: Terms) -> bool:
+    """Tell whether a swap failed where the asked model need not: unfit there, or its server out of reach."""
+    if decision.model == decision.fallback:
+        return False
+    if failure.status in MISFITS:
+        return True
+    is_elsewhere = decision.upstream != terms.ladder.serving(decision.fallback).upstream
+    is_down = failure.status in _CLOSED or (failure.status or 0) >= _SERVER_ERROR or not failure.was_sent
+    is_wrong = isinstance(failure.cause, LeastwiseError)  # a key that is not set: to be mended, not hidden
+    return decision.mode == "enforce" and is_elsewhere and is_down and not is_wrong
 
 
 def _escape(call: Call, terms: Terms, known: Known, fault: str) -> Decision:
@@ -158,18 +158,10 @@ def _escape(call: Call, terms: Terms, known: Known, fault: str) -> Decision:
 
 def _compiled(call: Call, terms: Terms, decision: Decision) -> Request:
     """Return what goes to the decision's model: fitted to it and clamped; itself where nothing differs."""
-    request = _fitted(call, terms, decision.model)
+    request = fitted(call, terms, decision.model).request
     if decision.max_tokens is not None and decision.max_tokens != request.max_tokens:
         request = request.replace(max_tokens=decision.max_tokens)
     return request
-
-
-def _fitted(call: Call, terms: Terms, model: str) -> Request:
-    try:
-        return terms.fit(call.request, model).request
-    except Exception as error:  # noqa: BLE001 - fitting must never cost the caller an answer
-        _fault("fitting", error)
-        return call.request.replace(model=model)
 
 
 def _was_clamped(answer: Answer, sent: Request, decision: Decision) -> bool:

@@ -224,6 +224,7 @@ class Code(StrEnum):
     OPTED_OUT = "opted_out"
     # after the decision
     MISFIT = "misfit"
+    UNREACHED = "unreached"
     TRUNCATED = "truncated"
     ESCAPED = "escaped"
 

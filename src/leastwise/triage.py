@@ -19,7 +19,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from typing import Any, Final
 
-from leastwise.attempt import Call, Terms, attempt
+from leastwise.attempt import Call, Terms, attempt, fitted
 from leastwise.errors import UpstreamFailure
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Adviser, Code, Decision
@@ -75,7 +75,7 @@ def advice(
     """
     adviser = terms.adviser
     assert adviser is not None
-    question = terms.fit(_question(adviser, read), adviser.model).request
+    question = fitted(replace(call, request=_question(adviser, read)), terms, adviser.model).request
     try:
         answer = yield from attempt(
             replace(call, max_retries=0),

@@ -179,7 +179,7 @@ def test_a_row_never_holds_the_opening_of_a_prompt() -> None:
 def test_reasons_are_kept_as_codes_and_words() -> None:
     refused = UpstreamFailure(RuntimeError(), status=400, message="thinking.type: 'x' is not supported")
     sent = request(max_tokens=9)
-    told = teller(decision(fallback=SONNET, max_tokens=9)).misfit(refused).truncated(sent, limit=100)
+    told = teller(decision(fallback=SONNET, max_tokens=9)).refused(refused).truncated(sent, limit=100)
     kept = json.loads(told.failed(UpstreamFailure(RuntimeError())).exchange.decision_json)
     assert [
         ["type", "type classify", "", "haiku"],
@@ -201,7 +201,7 @@ def test_what_a_models_own_limit_cut_off_is_asked_of_the_fallback() -> None:
 
 
 def test_a_model_off_the_ladder_has_no_tier() -> None:
-    told = teller(decision(fallback="claude-opus-4-6")).misfit(UpstreamFailure(RuntimeError(), status=404))
+    told = teller(decision(fallback="claude-opus-4-6")).refused(UpstreamFailure(RuntimeError(), status=404))
     assert ("", "anthropic") == (told.decision.tier, told.decision.upstream)
 
 

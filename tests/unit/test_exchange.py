@@ -12,7 +12,7 @@ from leastwise.errors import ConfigError, UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Baseline, Code, Ladder, Task, Tier
 from leastwise.messages import Facts, Held, Reply, Usage
-from leastwise.prices import Rate
+from leastwise.prices import Rate, load_prices
 from leastwise.routing import Known
 from leastwise.steps import Lease, Load, Record, Relay, Relayed, Send, Settle, Sleep, Steps
 from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock, call, decision, reply, request, terms
@@ -169,6 +169,55 @@ def test_what_the_asked_model_refuses_as_well_was_no_misfit() -> None:
         row_of(seen).misfit,
         row_of(seen).misfit_field,
     )
+
+
+LOCAL = Ladder((Tier("local", "qwen", "local"), Tier("opus", OPUS)))
+
+
+@pytest.mark.parametrize(
+    ("met", "words"),
+    [
+        (UpstreamFailure(OSError(), was_sent=False), "local cannot be reached: sent as received"),
+        (UpstreamFailure(RuntimeError(), status=401), "local answers 401: sent as received"),
+        (UpstreamFailure(RuntimeError(), status=503), "local answers 503: sent as received"),
+    ],
+)
+def test_a_swap_whose_server_is_out_of_reach_goes_where_it_was_asked_for(
+    met: UpstreamFailure, words: str
+) -> None:
+    seen, done = drive(exchange(call(request(OPUS), max_retries=0), local_terms()), met, reply(OPUS))
+
+    assert [("local", "qwen"), ("anthropic", OPUS)] == [
+        (step.upstream, step.request.model) for step in seen if isinstance(step, Send)
+    ]
+    assert done is not None
+    assert (Code.UNREACHED, words) == (done.outcome.reasons[-1].code, done.outcome.reasons[-1].words)
+    assert ("", 0) == (row_of(seen).misfit, row_of(seen).saved_nusd)
+
+
+@pytest.mark.parametrize(
+    ("met", "mode"),
+    [
+        (UpstreamFailure(TimeoutError()), "enforce"),  # it may be billed, and answer yet
+        (UpstreamFailure(RuntimeError(), status=429), "enforce"),
+        (UpstreamFailure(ConfigError("no key"), was_sent=False), "enforce"),
+        (UpstreamFailure(OSError(), was_sent=False), "auto"),  # nobody named a model that is up
+    ],
+)
+def test_other_failures_of_a_swap_are_the_callers_to_see(met: UpstreamFailure, mode: Any) -> None:
+    seen, done = drive(exchange(call(request(OPUS), max_retries=0), local_terms(mode)), met)
+
+    assert (["qwen"], None) == (sent(seen), done)
+
+
+def local_terms(mode: Any = "enforce") -> Terms:
+    swapped = decision(
+        "qwen", tier="local", upstream="local", asked=OPUS, mode=mode, baseline=Baseline(OPUS, "asked")
+    )
+    book = load_prices().with_rates(
+        [Rate.read({"provider": "local", "model": "qwen", "input": 0, "output": 0})]
+    )
+    return replace(terms(swapped), ladder=LOCAL, book=book)
 
 
 def test_an_unswapped_request_that_does_not_fit_is_the_callers_to_mend() -> None:

@@ -308,9 +308,9 @@ class Router:
         self._adjust(case)
         self._limit(case)
         self._weigh_cache(case)
-        self._say_adapted(case)
         is_in_loop = case.is_pinned and case.here is not asked  # which ends on the model it began on
         if mode == "enforce" and (is_in_share or is_in_loop):
+            self._say_adapted(case)
             return self._decision(case, "enforce", baseline, asked.model)
         would = case.here.model
         could = "" if case.here is asked else f", could go to {case.here}"
