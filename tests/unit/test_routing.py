@@ -381,6 +381,13 @@ def test_what_fits_no_dearer_tier_goes_where_it_fits() -> None:
     assert SONNET == Router(fits=unfit(OPUS)).decide(BUILD).model
 
 
+def test_what_fits_no_tier_stays_where_it_was_forced() -> None:
+    decision = Router(fits=unfit(HAIKU, SONNET, OPUS)).decide(PROOF, Task(tier="haiku"))
+
+    assert (HAIKU, "fits no tier: the prompt is too long") == (decision.model, decision.reasons[-1].words)
+    assert SONNET == Router(fits=unfit(HAIKU)).decide(PROOF, Task(tier="haiku")).model
+
+
 def test_what_is_adapted_is_told_wherever_it_goes() -> None:
     router = Router(
         policy=Policy("enforce"), fits=lambda request, _model: Fit(request, {"top_k": "removed"}, "")

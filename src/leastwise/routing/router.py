@@ -617,6 +617,11 @@ class Router:
 
     def _keep_fitting(self, case: _Case) -> None:
         """Move to the next dearer tier that the request can be fitted to; the last resort is not asked."""
+        if case.is_forced and case.is_auto:
+            whys = [self._fits(case.request, tier.model).misfit for tier in (case.here, *case.choices)]
+            if all(whys):  # refused anywhere, so by the tier that was asked for
+                case.go(case.here, Code.UNFIT, f"fits no tier: {whys[0]}")
+                return
         while case.is_auto or case.here is not case.last:
             here = case.here
             why = self._fits(case.request, here.model).misfit
