@@ -23,7 +23,7 @@ from typing import Final
 
 from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError, UpstreamFailure
-from leastwise.features import Features, prompt_bound
+from leastwise.features import Features
 from leastwise.ladder import Adviser, Decision, Ladder, Task
 from leastwise.ledger import Certainty, Entry, Purpose, new_id
 from leastwise.messages import Facts, Reply, Request, Usage
@@ -31,6 +31,7 @@ from leastwise.models import Models
 from leastwise.prices import Cost, PriceBook, cost, worst_case
 from leastwise.routing import Known
 from leastwise.steps import Lease, Record, Relayed, Settle, Sleep, Steps, relay, send
+from leastwise.tally import prompt_bound
 
 _log: Final = logging.getLogger(__name__)
 

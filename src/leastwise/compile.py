@@ -25,9 +25,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from leastwise.features import block_kinds, prompt_ceiling
 from leastwise.messages import JSON, LEFT_OUT, Request, blocks_of
 from leastwise.models import EFFORTS, Model, Models
+from leastwise.tally import block_kinds, prompt_ceiling
 
 #: Members that every model takes alike, or that no rule has to look at.
 _ANYWHERE: Final = frozenset(

@@ -7,7 +7,7 @@ harness may inject thousands of characters around `fix the typo`; they say where
 the tool stands, not what is wanted, so they count as length and never as wish.
 
 Every client shape that this module knows has a body in `tests/data/clients`.
-Reading takes no loop over characters: lengths are asked of the strings, patterns
+Reading takes no loop over characters: lengths are asked of the strings (`tally`), patterns
 start with a literal, and long asks are cut to their first 700 and last 300
 characters, where instructions stand.
 """
@@ -18,7 +18,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -27,6 +26,7 @@ import msgspec
 
 from leastwise.ladder import WORD_TO_TOKENS, Task
 from leastwise.messages import JSON, Request, blocks_of
+from leastwise.tally import MARK, Tally, add_tools, tally_of
 
 Role = Literal["", "main", "subagent", "background"]
 
@@ -45,25 +45,6 @@ _TOKENS_PER_TURN: Final = 4
 _TOKENS_FOR_TOOLS: Final = 350
 _TOKENS_PER_IMAGE: Final = 1_600
 _TOKENS_PER_DOCUMENT: Final = 3_000
-
-# --- how many tokens at most: a token is at least one byte of text, and these are upper ends.
-_MOST_PER_TURN: Final = 16
-_MOST_FOR_TOOLS: Final = 1_000
-_MOST_PER_TOOL: Final = 1_500  # tools of the API's own bring a description that is not in the body
-_MOST_PER_IMAGE: Final = 5_000
-_BYTES_PER_TOKEN: Final = 2  # of any script, at least
-_CEILING_PER_DOCUMENT: Final = 100_000
-#: No model takes a longer prompt, and a refused one costs nothing: the bound of what has no size here.
-LARGEST_WINDOW: Final = 1_000_000
-
-_GROWING_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "tool_search")
-_GROWING_MEMBERS: Final = frozenset({"mcp_servers", "container"})
-
-_TOOL_RESULT_CHARS: Final = 6 * 3 + 40  # three names, an id and its kind
-_THINKING: Final = frozenset({"thinking", "redacted_thinking"})
-_MARK: Final = "cache_control"
-#: Where a request's notes keep what is worked out here.
-_TALLY, _BOUND, _SIZE = "features.tally", "features.bound", "features.size"
 
 _PRIOR_TOKENS: Final = 20_000  # how much real usage outweighs the rule of thumb
 _LEAST_CORRECTION, _MOST_CORRECTION = 0.5, 2.0
@@ -228,11 +209,11 @@ def read(request: Request, task: Task = _NO_TASK, headers: Mapping[str, str] = _
     """
     messages: Sequence[dict[str, JSON]] = request.get("messages")
     system = [text for text in _texts_of(request.get("system")) if text]
-    tally = _tally_of(request)
-    counted = _Tally()
+    tally = tally_of(request)
+    counted = Tally()
     for text in system:
         counted.add(text)
-    has_tools = _add_tools(request, counted)
+    has_tools = add_tools(request, counted)
     if task.has_tools is not None:
         has_tools = task.has_tools
 
@@ -309,7 +290,7 @@ def estimate_tokens(features: Features, tokenizer: str, correction: float = 1.0)
 
 def estimate_last_turn(request: Request, tokenizer: str, correction: float = 1.0) -> int:
     """Return about how many tokens the last turn has; see `estimate_tokens`."""
-    last = _Tally()
+    last = Tally()
     for turn in request.get("messages")[-1:]:
         last.add_content(turn.get("content"))
     sizes = Features(
@@ -341,200 +322,13 @@ def reference_tokens(request: Request) -> int:
     return int(sum(len(text.split()) for text in texts) * WORD_TO_TOKENS)
 
 
-def prompt_bound(request: Request) -> int:
-    """Return a number of tokens that the prompt cannot exceed.
-
-    A token is at least one byte of text, and JSON never writes text in fewer bytes than it
-    has, so the body's own length bounds its text; images, tools and turns add fixed most
-    values. What has no size here - the pages of a document, what a search or a program of the
-    API's own brings in - is bounded by the largest window there is.
-    """
-    bound: int | None = request.notes.get(_BOUND)
-    if bound is None:
-        bound = request.notes[_BOUND] = _prompt_bound(request)
-    return bound
-
-
-def prompt_ceiling(request: Request) -> int:
-    """Return a number of tokens that the prompt will hardly exceed: below `prompt_bound`, and no proof.
-
-    A token of Claude's has more than two bytes in every script measured; a document counts
-    as a hundred pages.
-    """
-    tally = _tally_of(request)
-    text = _text_bytes(request) // _BYTES_PER_TOKEN
-    return text + _MOST_PER_IMAGE * tally.images + _CEILING_PER_DOCUMENT * tally.documents
-
-
-def _prompt_bound(request: Request) -> int:
-    tally = _tally_of(request)
-    tools = request.get("tools")
-    tools = tools if isinstance(tools, list) else []
-    if tally.documents or _may_grow(request, tools):
-        return LARGEST_WINDOW
-    bound = (
-        _text_bytes(request)
-        + _MOST_PER_TURN * (1 + len(request.get("messages")))
-        + _MOST_PER_IMAGE * tally.images
-        + (_MOST_FOR_TOOLS + _MOST_PER_TOOL * len(tools) if tools else 0)
-    )
-    return min(bound, LARGEST_WINDOW)
-
-
-def _text_bytes(request: Request) -> int:
-    """Return the size of the body without the payloads of images and documents."""
-    size: int | None = request.notes.get(_SIZE)
-    if size is None:
-        try:
-            size = len(request.body()) - _tally_of(request).payload_chars
-        except (TypeError, ValueError, RecursionError):
-            size = LARGEST_WINDOW  # whether it can be sent is for the one who sends it
-        request.notes[_SIZE] = size
-    return size
-
-
-def _may_grow(request: Request, tools: Sequence[JSON]) -> bool:
-    """Tell whether the API itself adds to the prompt while it answers."""
-    if any(request.get(name) for name in _GROWING_MEMBERS & request.names):
-        return True
-    if not tools:
-        return False
-    kinds = (str(tool.get("type")) for tool in tools if isinstance(tool, dict))
-    return any(kind.startswith(_GROWING_TOOLS) for kind in kinds)
-
-
-def block_kinds(request: Request) -> AbstractSet[str]:
-    """Return the types of the blocks in the conversation's turns; plain text counts as none."""
-    return _tally_of(request).kinds
-
-
-def _tally_of(request: Request) -> _Tally:
-    """Return the tally of the conversation, added up once for all who ask."""
-    tally: _Tally | None = request.notes.get(_TALLY)
-    if tally is None:
-        tally = request.notes[_TALLY] = _Tally()
-        for turn in request.get("messages"):
-            tally.add_content(turn.get("content"))
-    return tally
-
-
-class _Tally:
-    """Adds up text and what else a conversation holds."""
-
-    __slots__ = ("chars", "documents", "extra", "images", "kinds", "marks_cache", "payload_chars")
-
-    def __init__(self) -> None:
-        self.chars = 0
-        self.extra = 0  # UTF-8 bytes beyond one per character
-        self.images = 0
-        self.documents = 0
-        self.payload_chars = 0  # base64 of images and documents, which is no text
-        self.kinds: set[str] = set()
-        self.marks_cache = False
-
-    @property
-    def has_thinking(self) -> bool:
-        return not _THINKING.isdisjoint(self.kinds)
-
-    def add(self, text: str) -> None:
-        self.chars += len(text)
-        if not text.isascii():
-            self.extra += len(text.encode("utf-8", "surrogatepass")) - len(text)
-
-    def add_content(self, content: JSON) -> None:
-        if isinstance(content, str):
-            self.add(content)
-        elif isinstance(content, list):
-            for block in content:
-                if isinstance(block, dict):
-                    self._add_block(block)
-
-    def _add_block(self, block: dict[str, JSON]) -> None:
-        kind = str(block.get("type"))
-        self.kinds.add(kind)
-        if block.get(_MARK):
-            self.marks_cache = True
-        if kind == "text":
-            text = block.get("text")
-            if isinstance(text, str):
-                self.add(text)
-        elif kind == "tool_result":
-            self.chars += _TOOL_RESULT_CHARS
-            for part in blocks_of(block.get("content")):
-                self._add_part(part)
-        elif kind == "image":
-            self.images += 1
-            self.payload_chars += _payload_chars(block)
-        elif kind == "document":
-            self._add_document(block)
-        else:
-            self.weigh(block)
-
-    def _add_part(self, part: dict[str, JSON]) -> None:
-        """Add what is inside a tool's result: nearly always text."""
-        text = part.get("text")
-        if len(part) == len(("type", "text")) and isinstance(text, str):
-            self.add(text)
-        elif part.get("type") in ("image", "document"):
-            self._add_block(part)
-        else:
-            self.weigh(part)
-
-    def _add_document(self, block: dict[str, JSON]) -> None:
-        source = block.get("source")
-        source = source if isinstance(source, dict) else {}
-        if source.get("type") in ("text", "content"):
-            self.weigh(source)
-        else:
-            self.documents += 1
-            self.payload_chars += _payload_chars(block)
-
-    def weigh(self, value: JSON) -> None:
-        """Add whatever text is inside a decoded value; images and documents in it count as such."""
-        waiting = [value]
-        while waiting:
-            item = waiting.pop()
-            if isinstance(item, str):
-                self.add(item)
-            elif isinstance(item, dict):
-                kind = item.get("type")
-                if item is not value and (kind == "image" or (kind == "document" and "source" in item)):
-                    self._add_block(item)
-                else:
-                    self.chars += 6 * len(item)  # names and punctuation
-                    waiting.extend(item.values())
-            elif isinstance(item, list | tuple):
-                waiting.extend(item)
-            else:
-                self.chars += 4
-
-
-def _payload_chars(block: Mapping[str, JSON]) -> int:
-    source = block.get("source")
-    data = source.get("data") if isinstance(source, dict) else None
-    return len(data) if isinstance(data, str) else 0
-
-
-def _add_tools(request: Request, tally: _Tally) -> bool:
-    """Add the tools' definitions and tell whether there are any; they are not decoded where bytes came in."""
-    size = request.size("tools")
-    if size is not None and size > len(b"[null]"):
-        tally.chars += size
-        return True
-    tools = request.get("tools")
-    if isinstance(tools, list) and tools:
-        tally.weigh(tools)
-        return True
-    return False
-
-
 def _marks_cache(request: Request) -> bool:
     """Tell whether the request marks a cache outside its turns: on the whole, the system prompt or a tool."""
-    if request.get(_MARK) or any(block.get(_MARK) for block in blocks_of(request.get("system"))):
+    if request.get(MARK) or any(block.get(MARK) for block in blocks_of(request.get("system"))):
         return True
     if request.size("tools") is not None:  # as bytes, so that they need not be decoded
-        return request.spells("tools", f'"{_MARK}"')
-    return any(tool.get(_MARK) for tool in blocks_of(request.get("tools")))
+        return request.spells("tools", f'"{MARK}"')
+    return any(tool.get(MARK) for tool in blocks_of(request.get("tools")))
 
 
 def _human_turns(messages: Iterable[Mapping[str, JSON]]) -> int:

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leastwise.compile import Fit
-from leastwise.features import prompt_bound, read
+from leastwise.features import read
 from leastwise.ladder import DEFAULT_LADDER, Code, Task
 from leastwise.messages import Request
 from leastwise.models import load_models
 from leastwise.prices import load_prices
 from leastwise.routing import Known, Policy, Router, Rule
+from leastwise.tally import prompt_bound
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 BOOK = load_prices()

@@ -7,18 +7,17 @@ from typing import Any
 import pytest
 
 from leastwise.features import (
-    LARGEST_WINDOW,
     Features,
     cut,
     estimate_last_turn,
     estimate_tokens,
     learn_correction,
-    prompt_bound,
     read,
     reference_tokens,
 )
 from leastwise.ladder import Task
 from leastwise.messages import Request
+from leastwise.tally import LARGEST_WINDOW, prompt_bound
 
 CLIENTS = sorted((Path(__file__).parents[1] / "data" / "clients").glob("*.json"))
 MODEL = "claude-opus-5-5"

@@ -16,7 +16,7 @@ RUNGS: dict[float, str] = {
     1: "money messages sqlite",
     1.5: "sse",  # reads a stream into the facts of a message
     2: "ladder models",
-    2.5: "prices",  # prices a ladder, and knows a model by any of its names
+    2.5: "prices tally",  # prices a ladder, and knows a model by any name; counts a request
     3: "features",
     3.5: "compile",  # asks how large a prompt is
     4: "routing cascade cache budget ledger",

@@ -16,7 +16,7 @@ from leastwise.build import OWN_UPSTREAM, Runtime
 from leastwise.cli.console import FAILED, INTERRUPTED, OK, AsJson, ConfigFile, print_json, say_error, talk
 from leastwise.config import MEMORY, Config, load
 from leastwise.errors import ConfigError, LeastwiseError
-from leastwise.features import prompt_bound, read
+from leastwise.features import read
 from leastwise.ladder import AUTO
 from leastwise.messages import Request
 from leastwise.money import show, to_nusd
@@ -25,6 +25,7 @@ from leastwise.report.demo import NEXT, Bill, Sample, bill_json, bill_lines, hea
 from leastwise.report.routes import list_day
 from leastwise.report.table import wrapped
 from leastwise.stores import Query
+from leastwise.tally import prompt_bound
 
 if TYPE_CHECKING:
     from leastwise.ladder import Outcome
