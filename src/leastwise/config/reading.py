@@ -1,0 +1,270 @@
+"""How each setting is read: what its value may be, and what is said of one that may not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from types import MappingProxyType
+from typing import Any, Final, get_args
+from urllib.parse import urlsplit
+
+from leastwise.config.values import MEMORY, Durability, Kind, Unpriced
+from leastwise.config.words import listed, shown, unknown
+from leastwise.ladder import COMPLEXITIES, MODES, Tier
+from leastwise.prices import Rate
+from leastwise.routing import OwnType, Rule, Signals, Switch
+
+SCHEMA: Final = 1
+API: Final = "https://api.anthropic.com"
+_VARIABLE: Final = re.compile(r"[A-Za-z_]\w*")
+_WHOLE: Final = 100  # percent
+_DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]")
+
+Read = Callable[[Any], Any]
+
+
+def _one_of(*allowed: str) -> Read:
+    def read(value: Any) -> str:
+        if isinstance(value, str) and value in allowed:
+            return value
+        close = difflib.get_close_matches(str(value), allowed, n=1)
+        message = f"expected {listed(allowed)}" + (f"; did you mean {close[0]!r}?" if close else "")
+        raise ValueError(message)
+
+    return read
+
+
+def _schema(value: Any) -> int:
+    if value is True or value != SCHEMA:
+        message = f"this version of Leastwise reads schema = {SCHEMA} only; write that, or upgrade"
+        raise ValueError(message)
+    return SCHEMA
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value
+    message = "expected text"
+    raise ValueError(message)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    message = "expected true or false"
+    raise ValueError(message)
+
+
+def _name_or_none(value: Any) -> str:
+    return "" if value == "" else _text(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(isinstance(one, str) and one for one in value)
+    ):
+        return tuple(value)
+    message = 'expected a list of texts, such as ["one", "another"]'
+    raise ValueError(message)
+
+
+def _whole(least: int) -> Read:
+    def read(value: Any) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= least:
+            return value
+        message = f"expected a whole number from {least}"
+        raise ValueError(message)
+
+    return read
+
+
+def _number(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        return None
+    number = Decimal(str(value))
+    return number if number.is_finite() else None
+
+
+def _percent(value: Any) -> float:
+    number = _number(value)
+    if number is not None and 0 <= number <= _WHOLE:
+        return int(number) if number == int(number) else float(number)
+    message = "expected a number from 0 to 100"
+    raise ValueError(message)
+
+
+def _share(value: Any) -> Decimal:
+    number = _number(value)
+    if number is not None and 0 <= number <= 1:
+        return number
+    message = "expected a share from 0 to 1, such as 0.15"
+    raise ValueError(message)
+
+
+def _variable(value: Any) -> str:
+    if value == "" or (isinstance(value, str) and _VARIABLE.fullmatch(value)):
+        return str(value)
+    message = 'expected the name of an environment variable, never a key itself, or "" for no key'
+    raise ValueError(message)
+
+
+def base_url(value: Any) -> str:
+    """Read an address, without a path of the API's; a password in it is refused."""
+    parts = urlsplit(value) if isinstance(value, str) else None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        message = f"expected an address such as {API}"
+        raise ValueError(message)
+    if parts.username or parts.password:
+        message = "an address must not hold a password: name a variable in api_key_env"
+        raise ValueError(message)
+    return str(value).rstrip("/").removesuffix("/v1")
+
+
+def _store_url(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        message = "expected an address such as sqlite:////var/lib/leastwise/leastwise.db"
+        raise ValueError(message)
+    if value.removeprefix("sqlite://").strip("/") == MEMORY:
+        return MEMORY
+    scheme, found, path = value.partition("://")
+    if not found:
+        message = f"write a file as sqlite:/// and its absolute path, such as {_example(value)}"
+        raise ValueError(message)
+    if scheme != "sqlite":
+        message = f"{scheme} is not in this version; use sqlite:////absolute/path.db, or {MEMORY}"
+        raise ValueError(message)
+    if not path.startswith("//") and not _DRIVE.match(path.removeprefix("/")):
+        message = (
+            "a relative path would be another ledger in every folder; write the whole path, "
+            f"with four slashes, such as {_example(path)}"
+        )
+        raise ValueError(message)
+    return value
+
+
+def _example(path: str) -> str:
+    return f"sqlite:////absolute/path/{path.rpartition('/')[2] or 'leastwise.db'}"
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How one setting is read, and how the text of an environment variable becomes its value."""
+
+    read: Read
+    parse: Callable[[str], Any] = str
+
+
+def _parse_number(text: str) -> Any:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return text
+
+
+def _parse_flag(text: str) -> Any:
+    return {"true": True, "1": True, "false": False, "0": False}.get(text.strip().lower(), text)
+
+
+def _parse_texts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+SETTINGS: Final[Mapping[str, How]] = MappingProxyType(
+    {
+        "schema": How(_schema, _parse_number),
+        "mode": How(_one_of(*MODES)),
+        "percent": How(_percent, _parse_number),
+        "reroute": How(_texts, _parse_texts),
+        "unsure": How(_text),
+        "preset": How(_one_of("", "reference")),
+        "strict": How(_flag, _parse_flag),
+        "refresh_models": How(_flag, _parse_flag),
+        "unpriced": How(_one_of(*get_args(Unpriced))),
+        "discount": How(_share, _parse_number),
+        "store.url": How(_store_url),
+        "store.keep_days": How(_whole(1), _parse_number),
+        "store.durability": How(_one_of(*get_args(Durability))),
+        **{f"complexity.{name}": How(_text) for name in COMPLEXITIES},
+        **{f"signals.{one.name}": How(_whole(0), _parse_number) for one in fields(Signals)},
+        "classifier.learned": How(_flag, _parse_flag),
+        "classifier.llm_tier": How(_name_or_none),
+    }
+)
+OF_UPSTREAM: Final[Mapping[str, How]] = MappingProxyType(
+    {
+        "base_url": How(base_url),
+        "api_key_env": How(_variable),
+        "kind": How(_one_of(*get_args(Kind))),
+    }
+)
+SECTIONS: Final = frozenset(key.partition(".")[0] for key in SETTINGS if "." in key)
+
+
+# --- reading rows ---------------------------------------------------------------------------
+
+
+def _tier(row: Mapping[str, Any]) -> Tier:
+    return Tier(
+        **_columns(row, {"name": _text, "model": _text, "upstream": _text}, required=("name", "model"))
+    )
+
+
+def _rule(row: Mapping[str, Any]) -> Rule:
+    texts = dict.fromkeys(("match", "tag", "header", "tier"), _text)
+    roles = _one_of("main", "subagent", "background")
+    return Rule(**_columns(row, {**texts, "role": roles, "complexity": _one_of(*COMPLEXITIES)}))
+
+
+def _type(row: Mapping[str, Any]) -> OwnType:
+    known = {"name": _text, "examples": _texts, "complexity": _one_of(*COMPLEXITIES), "tier": _text}
+    return OwnType(**_columns(row, known, required=("name", "examples")))
+
+
+def _switch(row: Mapping[str, Any]) -> Switch:
+    known = {"tag": _text, "mode": _one_of(*MODES), "percent": _percent}
+    return Switch(**_columns(row, known, required=("tag", "mode")))
+
+
+def _price(row: Mapping[str, Any]) -> Rate:
+    return Rate.read(row)
+
+
+ROWS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = MappingProxyType(
+    {"tier": _tier, "rule": _rule, "type": _type, "switch": _switch, "price": _price}
+)
+
+
+class RowError(Exception):
+    """Everything that is wrong with one row."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+def _columns(
+    row: Mapping[str, Any], known: Mapping[str, Read], required: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return a row's values, read; raise `RowError` with all that is wrong with them."""
+    found, read = [], {}
+    for name, value in row.items():
+        if name not in known:
+            found.append(f"{name} is {unknown(name, known)}")
+            continue
+        try:
+            read[name] = known[name](value)
+        except ValueError as error:
+            found.append(f"{name} = {shown(value)}: {error}")
+    found += [f"{name} is missing" for name in required if name not in row]
+    if found:
+        raise RowError(found)
+    return read

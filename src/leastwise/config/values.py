@@ -1,0 +1,227 @@
+"""The settings as one frozen value, and what is made of them: the policy, the price book, `config show`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from decimal import Decimal
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from leastwise.config.words import shown
+from leastwise.ladder import DEFAULT_LADDER, Complexity, Ladder, Mode
+from leastwise.money import to_usd
+from leastwise.prices import DEFAULT_PROVIDER, PriceBook, Rate, load_prices
+from leastwise.routing import BASELINE, OwnType, Policy, Preset, Rule, Signals, Switch
+
+MEMORY: Final = ":memory:"
+#: The origin of a setting that nobody gave.
+DEFAULT: Final = "default"
+
+Kind = Literal["anthropic"]
+Durability = Literal["process", "power"]
+Unpriced = Literal["error", "allow"]
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A server that speaks the Messages API.
+
+    Attributes:
+        base_url: Where it listens, without `/v1`.
+        api_key_env: The environment variable that holds its key; "" for one that wants none.
+        kind: What it speaks.
+    """
+
+    base_url: str
+    api_key_env: str = ""
+    kind: Kind = "anthropic"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAt:
+    """Where the ledger is kept, for how long, and what it must survive.
+
+    Attributes:
+        url: `sqlite:////absolute/path.db`, or `:memory:`.
+        keep_days: Requests older than this are deleted; hourly sums stay.
+        durability: `process` survives a kill of any process, `power` a power cut too.
+    """
+
+    url: str = MEMORY
+    keep_days: int = 400
+    durability: Durability = "process"
+
+    @property
+    def path(self) -> str:
+        """The SQLite file, or `:memory:`."""
+        return self.url.removeprefix("sqlite:///")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifierOptions:
+    """How the type of a task is told.
+
+    Attributes:
+        learned: Whether the learned classifier is asked where no phrase tells.
+        llm_tier: The tier whose model is asked where nothing else tells; "" to ask none.
+    """
+
+    learned: bool = True
+    llm_tier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings.
+
+    Attributes:
+        mode: What happens to requests that name a real model.
+        percent: The share of them that `mode = "enforce"` routes.
+        reroute: Patterns of model ids that are routed even while the rest is observed.
+        unsure: Where a request goes when nothing tells its tier: `baseline`, or a tier.
+        preset: Whose lists and thresholds stand where nothing else is set.
+        ladder: The tiers, cheap to dear.
+        upstreams: By the name that tiers use.
+        store: Where the ledger is.
+        complexity: The tier of each complexity.
+        signals: Thresholds of routing by size.
+        rules: The user's own rules, in order.
+        classifier: How the type of a task is told.
+        types: The user's own types of task.
+        switches: Modes of single tags.
+        prices: Rates that win over the shipped ones.
+        discount: Share of list prices that is not charged.
+        strict: Whether a request from which something would have to be left out stays where it is.
+        refresh_models: Whether the upstream is asked once a day which models it has.
+        unpriced: Whether a model without a price may be called.
+        origins: Where each setting comes from, by its key.
+        files: The files that were read.
+        watched: The files that are read when they exist, so that a change can be seen.
+        cache_folder: Where what can be had again is kept; None where there is no home.
+    """
+
+    mode: Mode = "observe"
+    percent: float = 100
+    reroute: tuple[str, ...] = ()
+    unsure: str = BASELINE
+    preset: Preset = ""
+    ladder: Ladder = DEFAULT_LADDER
+    upstreams: Mapping[str, Upstream] = field(default_factory=lambda: MappingProxyType({}))
+    store: StoreAt = field(default_factory=StoreAt)
+    complexity: Mapping[Complexity, str] = field(default_factory=lambda: MappingProxyType({}))
+    signals: Signals = field(default_factory=Signals)
+    rules: tuple[Rule, ...] = ()
+    classifier: ClassifierOptions = field(default_factory=ClassifierOptions)
+    types: tuple[OwnType, ...] = ()
+    switches: tuple[Switch, ...] = ()
+    prices: tuple[Rate, ...] = ()
+    discount: Decimal = Decimal(0)
+    strict: bool = False
+    refresh_models: bool = True
+    unpriced: Unpriced = "error"
+    origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+    files: tuple[Path, ...] = field(default=(), compare=False)
+    watched: tuple[Path, ...] = field(default=(), compare=False)
+    cache_folder: Path | None = field(default=None, compare=False)
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """The addresses whose listings of models are believed: other servers have limits of their own."""
+        return tuple(one.base_url for name, one in self.upstreams.items() if name == DEFAULT_PROVIDER)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of `config show`: a key, its value in plain types, and where that comes from."""
+
+    key: str
+    value: Any
+    origin: str
+
+    @property
+    def text(self) -> str:
+        """The value on one line, whatever looks like a secret blotted out."""
+        return shown(self.value)
+
+    @property
+    def plain(self) -> Any:
+        """The value as JSON would hold it, whatever looks like a secret blotted out."""
+        return json.loads(self.text)
+
+
+def policy(config: Config) -> Policy:
+    """Return what routing goes by.
+
+    Raises:
+        ConfigError: the parts contradict each other.
+    """
+    parts: dict[str, Any] = {
+        "mode": config.mode,
+        "percent": config.percent,
+        "switches": config.switches,
+        "reroute": config.reroute,
+        "unsure": config.unsure,
+        "strict": config.strict,
+        "complexity": config.complexity,
+        "signals": config.signals,
+        "rules": config.rules,
+        "learned": config.classifier.learned,
+        "types": config.types,
+    }
+    return Policy.reference(**parts) if config.preset == "reference" else Policy(**parts)
+
+
+def price_book(config: Config) -> PriceBook:
+    """Return the shipped prices with the configured ones before them."""
+    return PriceBook(load_prices().rates, config.prices, config.discount, config.unpriced)
+
+
+def settings(config: Config) -> Iterator[Setting]:
+    """Yield every setting with its origin, in the order of the documentation; rows one by one."""
+    for key in (
+        "mode",
+        "percent",
+        "reroute",
+        "unsure",
+        "preset",
+        "strict",
+        "refresh_models",
+        "unpriced",
+        "discount",
+    ):
+        yield _setting(config, key, getattr(config, key))
+    for tier in config.ladder:
+        yield _setting(config, f"tier.{tier.name}.model", tier.model, "tier")
+        yield _setting(config, f"tier.{tier.name}.upstream", tier.upstream, "tier")
+    for name, upstream in config.upstreams.items():
+        for one in fields(upstream):
+            yield _setting(config, f"upstream.{name}.{one.name}", getattr(upstream, one.name))
+    for section in ("store", "complexity", "signals", "classifier"):
+        options = getattr(config, section)
+        given = (
+            options
+            if isinstance(options, Mapping)
+            else {one.name: getattr(options, one.name) for one in fields(options)}
+        )
+        for name, value in given.items():
+            yield _setting(config, f"{section}.{name}", value)
+    rows_of = {"rule": config.rules, "type": config.types, "switch": config.switches, "price": config.prices}
+    for name, rows in rows_of.items():
+        for number, row in enumerate(rows, 1):
+            yield _setting(config, f"{name}.{number}", _plain(row), name)
+
+
+def _setting(config: Config, key: str, value: Any, origin_of: str | None = None) -> Setting:
+    return Setting(key, value, config.origins.get(origin_of or key, DEFAULT))
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """Return a row as it would be written; rates as dollars per million tokens."""
+    given = {one.name: getattr(row, one.name) for one in fields(row) if one.name != "id"}
+    if isinstance(row, Rate):
+        for name in ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h"):
+            given[name] = to_usd(given[name])
+    return {name: value for name, value in given.items() if value not in (None, "")}
