@@ -255,15 +255,15 @@ def test_phrases_only() -> None:
     router = Router(policy=Policy(learned=False))
 
     assert not router.decide("Write a poem about a lighthouse").is_sure
-    assert router.classifier is None
-    assert router.weigh(Features(fresh_ask="x")) is None
+    assert router.teller.classifier is None
+    assert router.teller.weigh(Features(fresh_ask="x")) is None
     assert Router().policy_hash != router.policy_hash
 
 
 def test_the_reference_preset_does_not_weigh() -> None:
     router = Router(policy=Policy.reference())
 
-    assert router.classifier is None
+    assert router.teller.classifier is None
     assert [Code.SIGNALS] == [each.code for each in router.decide("Write a poem about it").reasons]
 
 
@@ -286,9 +286,9 @@ def test_one_tier_does_everything() -> None:
 def test_what_is_weighed_is_told_in_full() -> None:
     router = Router()
 
-    found = router.weigh(Features(fresh_ask="Write a poem about a lighthouse"))
-    vague = router.weigh(Features(fresh_ask=VAGUE, description="the blue one or so, both"))
-    strange = router.weigh(Features(fresh_ask=VAGUE))
+    found = router.teller.weigh(Features(fresh_ask="Write a poem about a lighthouse"))
+    vague = router.teller.weigh(Features(fresh_ask=VAGUE, description="the blue one or so, both"))
+    strange = router.teller.weigh(Features(fresh_ask=VAGUE))
 
     assert found is not None
     assert vague is not None

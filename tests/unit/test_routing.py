@@ -798,7 +798,7 @@ def test_a_small_model_may_name_the_users_own_types_first() -> None:
     router = Router(policy=Policy(types=(own,)))
     decision = router.decide("hm", known=Known(opinion="refund"))
 
-    assert ["refund", "classify"] == [*router.kinds][:2]
-    assert "such as: give my money back" == router.kinds["refund"]
-    assert router.kinds.keys() <= router.table.needs.keys()
+    assert ["refund", "classify"] == [*router.teller.kinds][:2]
+    assert "such as: give my money back" == router.teller.kinds["refund"]
+    assert router.teller.kinds.keys() <= router.teller.table.needs.keys()
     assert (OPUS, "complex") == (decision.model, decision.complexity)

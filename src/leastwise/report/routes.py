@@ -151,7 +151,7 @@ class Planner:
             baseline_nusd=self._repriced(usage, decision, decision.baseline.model),
             would_nusd=self._repriced(usage, decision, decision.would) if decision.would else 0,
             features=features,
-            weighing=self.router.weigh(features) if weighs else None,
+            weighing=self.router.teller.weigh(features) if weighs else None,
         )
 
     def _repriced(self, usage: Usage, decision: Decision, model: str) -> int:

@@ -2,8 +2,9 @@
 
 from leastwise.routing.classifier import Classifier, Guess, load_classifier
 from leastwise.routing.policy import BASELINE, Known, Policy, Preset, Rule, Switch, observing_line
-from leastwise.routing.router import Explanation, Fits, Router, baseline_of
+from leastwise.routing.router import Fits, Router, baseline_of
 from leastwise.routing.signals import Signals
+from leastwise.routing.telling import Explanation, Teller
 from leastwise.routing.types import OwnType, TypeTable
 from leastwise.routing.warmth import Warmth, as_read, lost_tokens, warmth_of
 from leastwise.routing.weighing import warmths_of
@@ -24,6 +25,7 @@ __all__ = [
     "Rule",
     "Signals",
     "Switch",
+    "Teller",
     "TypeTable",
     "Warmth",
     "Words",

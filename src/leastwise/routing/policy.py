@@ -173,6 +173,11 @@ class Policy:
         return cls(**{"preset": "reference", "clamp": True, **changes})
 
     @property
+    def is_reference(self) -> bool:
+        """Whether the reference's lists and thresholds decide instead of ours."""
+        return self.preset == "reference"
+
+    @property
     def switched_on(self) -> tuple[str, ...]:
         """What is routed although the rest is observed: tags, and patterns of models."""
         tags = tuple(f"tag {switch.tag}" for switch in self.switches if switch.mode == "enforce")
