@@ -194,11 +194,8 @@ def provenance(packed: bytes, samples: Sequence[Sample]) -> str:
         f"folds = {FOLDS}  # by a hash of the text, for calibration; the weights are of all samples",
     ]
     for name, count in counts.items():
-        facts = _FACTS.get(name, {})
-        if name.startswith("own"):
-            facts = {"licence": "Apache-2.0", "origin": "training/prompts of this project"}
-        lines += ["", "[[source]]", f'name = "{name}"']
-        lines += [f'{key} = "{value}"' for key, value in facts.items()]
+        licence, origin = _FACTS[name]
+        lines += ["", "[[source]]", f'name = "{name}"', f'licence = "{licence}"', f'origin = "{origin}"']
         lines += [f"{label} = {number}" for label, number in sorted(count.items())]
     for table in sources.PASTED:
         lines += ["", "[[pasted]]  # below instructions of ours, and alone: without a type"]
@@ -207,8 +204,13 @@ def provenance(packed: bytes, samples: Sequence[Sample]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_FACTS: Final[Mapping[str, Mapping[str, str]]] = {
-    table.name: {"licence": table.licence, "origin": table.origin} for table in sources.TABLES
+_PASTED: Final = " AND ".join(sorted({table.licence for table in sources.PASTED}))
+#: Licence and origin of each source of samples.
+_FACTS: Final[Mapping[str, tuple[str, str]]] = {
+    **{table.name: (table.licence, table.origin) for table in sources.TABLES},
+    "own": ("Apache-2.0", "training/prompts of this project"),
+    sources.JOINED: (f"Apache-2.0 AND {_PASTED}", "training/prompts of this project, and what is pasted"),
+    sources.ALONE: (_PASTED, "what is pasted"),
 }
 
 
