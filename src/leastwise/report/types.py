@@ -7,7 +7,7 @@ from typing import Any
 
 from leastwise.money import show, to_usd
 from leastwise.report.table import aligned, wrapped
-from leastwise.routing import Classifier, Router
+from leastwise.routing import UNLIKELY, Classifier, Router
 from leastwise.stores import TypeLine
 
 _NOTE = (
@@ -39,8 +39,9 @@ def _weights(classifier: Classifier | None) -> list[str]:
     if classifier is None:
         return wrapped("Types are told by phrases only (learned = false, or the reference preset).")
     return wrapped(
-        f"A tier is chosen where {classifier.target:.2f} is expected of it over the types that an ask may "
-        f"be of. Weights {classifier.digest[:12]}."
+        f"The classifier takes the cheapest tier of which {classifier.target:.2f} is expected over the types "
+        f"that an ask may be of, and the top one where less than {UNLIKELY:.2f} is expected of the one below; "
+        f"between the two it is unsure. Weights {classifier.digest[:12]}."
     )
 
 

@@ -2,7 +2,9 @@
 
 Asked in this order: the user's own types by their examples, phrases, the learned classifier; where
 the router finds nothing else to go by, what a small model said. The description is asked before
-the ask. In the reference preset only its word lists are.
+the ask. Phrases and classifier check each other where one of them says that little is needed: a
+phrase may stand in a text by chance, and a question may be harder than its form.
+In the reference preset only its word lists are asked.
 
 Nothing here knows which tiers a request may go to, or what it costs: that is the router's.
 """
@@ -12,15 +14,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from leastwise.features import Features
 from leastwise.ladder import COMPLEXITIES, Code, Complexity, Ladder
-from leastwise.routing.classifier import Classifier, load_classifier
+from leastwise.routing.classifier import NONE, Classifier, Guess, load_classifier
 from leastwise.routing.examples import Examples
 from leastwise.routing.policy import Policy
-from leastwise.routing.types import TypeTable, choose
+from leastwise.routing.types import UNLIKELY, TypeTable, choose
 from leastwise.routing.words import Prediction, Scan, Words
+
+_MOST_SURE: Final = 99  # percent; nothing is surer
 
 
 class Told(NamedTuple):
@@ -42,12 +46,12 @@ class Told(NamedTuple):
 
 
 class _Guessed(NamedTuple):
-    """What the classifier chooses: `quality` is expected of the tier, or doubted of the one below the top."""
+    """What the classifier chooses, how sure it is, and whether that reaches its target."""
 
     task_type: str
     complexity: Complexity
     tier: str
-    quality: float
+    words: str
     is_certain: bool
 
 
@@ -57,13 +61,15 @@ class Explanation:
 
     Attributes:
         text: What was weighed: `description` or `ask`.
-        types: Probability of each type, likeliest first.
+        types: Probability of each type and of none of them, likeliest first; they sum to 1.
         unknown: Share of words that the model does not know.
         entropy: How evenly the types share, 0 to 1.
         expected: Quality expected of each tier.
         target: The quality that a tier must be expected to reach.
         unsure: Why nothing is decided by this, "" where something is.
-        pushes: Each feature found, and how far it pushes each type; the strongest first.
+        pushes: Each feature found, and how far it pushes each type; the strongest first. Their sums are
+            the logarithms of the probabilities, but for a constant.
+        own: How near the text is to the user's own types, and how near is near enough; the nearest first.
     """
 
     text: Literal["description", "ask"]
@@ -74,6 +80,7 @@ class Explanation:
     target: float
     unsure: str
     pushes: Sequence[tuple[str, Mapping[str, float]]]
+    own: Mapping[str, tuple[float, float]]
 
 
 class Teller:
@@ -103,6 +110,7 @@ class Teller:
         self._own = Examples(policy.types, weights.rarity()) if weights is not None and policy.types else None
         #: The complexity that a tier stands for; a tier of several stands for the least.
         self._complexity_at = {policy.complexity[each]: each for each in reversed(COMPLEXITIES)}
+        self._owned = {own.name: own for own in policy.types}
         needs = {name: policy.complexity[complexity] for name, complexity in words.types.items()}
         for own in policy.types:
             needs[own.name] = own.tier or policy.complexity[own.complexity or "standard"]
@@ -137,16 +145,15 @@ class Teller:
             words = f"type: {heading}{own.name} (like its examples)"
             return Told(self.table.needs[own.name], own.complexity, own.name, words)
         found = self._words.predict(features, description, ask)
-        if found is not None and (found.place == "description" or found.complexity != "simple"):
+        if found is not None and found.complexity == "complex":
             return self._named(found, features)
         guessed = self._guess(description or ask)
-        # A phrase may stand in an ask by chance; what it calls simple must not look hard as a whole.
         is_hard = guessed is not None and guessed.complexity == "complex" and guessed.is_certain
         if found is not None and not is_hard:
             return self._named(found, features)
         if guessed is None:
             return None
-        words = f"type: {heading}{guessed.task_type} (sure {guessed.quality:.0%})"
+        words = f"type: {heading}{guessed.task_type} ({guessed.words})"
         return Told(guessed.tier, guessed.complexity, guessed.task_type, words)
 
     def advised(self, opinion: str) -> Told | None:
@@ -159,7 +166,7 @@ class Teller:
 
     def has_doubt(self, ask: Scan) -> bool:
         """Tell whether the ask holds a phrase that makes a question harder than its form."""
-        return self._words.has_doubt(ask)
+        return bool(self._words.doubt(ask))
 
     def _listed(self, features: Features, description: Scan | None, ask: Scan) -> Told | None:
         """Return what the reference's lists say; for a description they end in standard."""
@@ -178,6 +185,9 @@ class Teller:
         where = " in the description" if is_described else ""
         named = found.task_type or found.complexity
         words = f'type: {heading}{named} ("{found.phrase}"{where})'
+        own = self._owned.get(found.task_type)
+        if own is not None:
+            return Told(self.table.needs[own.name], own.complexity, own.name, words)
         return Told(self._policy.complexity[found.complexity], found.complexity, found.task_type, words)
 
     def _guess(self, scan: Scan) -> _Guessed | None:
@@ -196,7 +206,14 @@ class Teller:
         places = self._places[choice.rank] or range(len(self._names))
         name = self._names[max(places, key=guess.shares.__getitem__)]
         complexity = self._complexity_at.get(tier, classifier.types[name])
-        return _Guessed(name, complexity, tier, choice.quality, choice.quality >= classifier.target)
+        if complexity == "simple" and self._words.doubt(scan):
+            return None
+        does = f"{tier} does"
+        if choice.rank and choice.rank == len(self.table.tiers) - 1:
+            does = f"{self.table.tiers[choice.rank - 1]} does not"
+        percent = min(int(100 * choice.quality), _MOST_SURE)
+        words = f"{percent}% sure that {does}"
+        return _Guessed(name, complexity, tier, words, choice.quality >= classifier.target)
 
     def weigh(self, features: Features) -> Explanation | None:
         """Return what the classifier makes of a request, in full, or None where it is not used."""
@@ -206,20 +223,35 @@ class Teller:
         scan = Scan(features.description or features.ask)
         guess = classifier.guess(scan)
         expected = [sum(map(mul, guess.shares, column)) for column in self._columns]
-        unsure = classifier.why_unclear(guess)
-        if not unsure and choose(guess.shares, self._columns, classifier.target) is None:
-            unsure = f"no tier below the top is expected to do with {classifier.target:.0%}, nor to fail"
-        ranked = sorted(zip(guess.shares, self._names, strict=True), reverse=True)
+        shares = {**dict(zip(self._names, guess.shares, strict=True)), NONE: 1 - sum(guess.shares)}
         return Explanation(
             text="description" if features.description else "ask",
-            types={name: share for share, name in ranked},
+            types=dict(sorted(shares.items(), key=lambda item: -item[1])),
             unknown=guess.unknown,
             entropy=guess.entropy,
             expected=dict(zip(self.table.tiers, expected, strict=True)),
             target=classifier.target,
-            unsure=unsure,
+            unsure=self._why_unsure(classifier, guess, expected, scan),
             pushes=classifier.explain(scan),
+            own=self._own.nearness(scan) if self._own is not None else {},
         )
+
+    def _why_unsure(self, classifier: Classifier, guess: Guess, expected: Sequence[float], scan: Scan) -> str:
+        """Return in words why the classifier decides nothing, "" where it does."""
+        unclear = classifier.why_unclear(guess)
+        if unclear:
+            return unclear
+        choice = choose(guess.shares, self._columns, classifier.target)
+        if choice is None:
+            *_, below, top = ("", *self.table.tiers)
+            wanted = f"{classifier.target:.0%} is wanted"
+            if not below or expected[-1] < classifier.target:
+                return f"{top} does with {expected[-1]:.0%}, {wanted}: probably none of the types"
+            limits = f"{wanted} to take it, under {UNLIKELY:.0%} to need {top}"
+            return f"{below} does with {expected[-2]:.0%}: {limits}"
+        if self._guess(scan) is None:
+            return f'"{self._words.doubt(scan)}" asks for more thought than the rest'
+        return ""
 
 
 def _heading(features: Features, *, is_described: bool) -> str:
