@@ -39,9 +39,10 @@ def _weights(classifier: Classifier | None) -> list[str]:
     if classifier is None:
         return wrapped("Types are told by phrases only (learned = false, or the reference preset).")
     return wrapped(
-        f"The classifier takes the cheapest tier of which {classifier.target:.2f} is expected over the types "
-        f"that an ask may be of, and the top one where less than {UNLIKELY:.2f} is expected of the one below; "
-        f"between the two it is unsure. Weights {classifier.digest[:12]}."
+        f"The classifier takes the cheapest tier of which {classifier.target:.2f} is expected over the "
+        "types that an ask may be of, and the top one where less than "
+        f"{UNLIKELY:.2f} is expected of the one below; between the two it is unsure. "
+        f"Weights {classifier.digest[:12]}."
     )
 
 
