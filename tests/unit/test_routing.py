@@ -730,12 +730,13 @@ def test_the_hash_names_policy_ladder_and_words() -> None:
         Router(),
         Router(policy=Policy("enforce")),
         Router(policy=Policy(rules=(rule,))),
+        Router(policy=Policy(llm_tier="haiku")),
         Router(Ladder((*DEFAULT_LADDER.tiers, Tier("fable", "claude-fable-5-2")))),
     ]
 
     hashes = [router.policy_hash for router in routers]
 
-    assert 4 == len(set(hashes))
+    assert 5 == len(set(hashes))
     assert hashes[0] == Router().policy_hash
     assert {12} == {len(each) for each in hashes}
 

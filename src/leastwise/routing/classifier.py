@@ -26,6 +26,7 @@ from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from itertools import chain, pairwise, repeat
+from operator import mul
 from typing import Final
 
 import msgspec
@@ -153,6 +154,7 @@ class Classifier:
         self._names = (*model.types, NONE)
         self._bias, self._step, self._damping = model.bias, model.step, model.damping
         self._most_unknown, self._most_entropy = model.most_unknown, model.most_entropy
+        self._evenest = math.log(len(self._names))
         self._lanes = struct.Struct(f"<{len(self._names) + 2}I")
         self._packed = _pack(model, len(self._names))
         self._model = model
@@ -168,7 +170,8 @@ class Classifier:
         parts = [math.exp(score - top) for score in scores]
         whole = sum(parts)
         shares = tuple([part / whole for part in parts])
-        spread = -sum([share * math.log(share) for share in shares if share > 0]) / math.log(len(shares))
+        # The entropy: the mean of -log(share), which is log(whole) - (score - top).
+        spread = (math.log(whole) + top - sum(map(mul, shares, scores))) / self._evenest
         return Guess(shares[:-1], 1 - known_words / len(words) if words else 1.0, spread)
 
     def is_clear(self, guess: Guess) -> bool:
