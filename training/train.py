@@ -42,7 +42,8 @@ _ENTROPIES: Final = tuple(step / 100 for step in range(50, 101, 5))
 _UNKNOWNS: Final = tuple(step / 100 for step in range(50, 101, 10))
 #: What may go wrong, as shares: complex asks of ours, and of other domains, sent to the cheapest
 #: tier; asks without a type sent below the top; and of what is decided, the part that is too cheap.
-_MOST_HARD_SIMPLE, _MOST_UNCLEAR_CHEAP, _MOST_TOO_CHEAP = 0.005, 0.15, 0.015
+#: A tenth of our complex asks are worded like simple ones, which few are that people send.
+_MOST_HARD_SIMPLE, _MOST_UNCLEAR_CHEAP, _MOST_TOO_CHEAP = 0.01, 0.15, 0.015
 
 
 @dataclass(frozen=True, slots=True)

@@ -367,7 +367,7 @@ def test_between_the_limits_it_says_what_was_wanted(ask: str, unsure: str) -> No
 
     assert found is not None
     assert unsure == found.unsure[: len(unsure)]
-    assert "88% is wanted" in found.unsure
+    assert f"{load_classifier().target:.0%} is wanted" in found.unsure
 
 
 def test_a_single_tier_that_is_not_expected_to_do_is_unsure() -> None:
