@@ -211,7 +211,7 @@ def _pure_table(pure: Mapping[str, tuple[float, float]]) -> Table:
 def _coverage(classifier: Classifier, held: _Labelled, arena: _Labelled) -> Table:
     """Return what is decided and how much of that is right, by the quality wanted."""
     router = Router()
-    columns = router.table.columns(tuple(classifier.types))
+    columns = router.teller.table.columns(tuple(classifier.types))
     rows = []
     for target in _TARGETS:
         made = [(classifier.types[label], _rank(classifier, text, columns, target)) for text, label in held]
@@ -257,7 +257,7 @@ _Confusion = dict[tuple[Complexity, Complexity | None], int]
 def _tellers() -> dict[str, Callable[[str], Complexity | None]]:
     """Return what tells a complexity, by name."""
     words, classifier, router = load_words(), load_classifier(), Router()
-    columns = router.table.columns(tuple(classifier.types))
+    columns = router.teller.table.columns(tuple(classifier.types))
 
     def by_classifier(text: str) -> Complexity | None:
         rank = _rank(classifier, text, columns, classifier.target)

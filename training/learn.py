@@ -120,7 +120,7 @@ def _order(feature: Feature) -> tuple[int, str]:
 def _matrix(texts: Sequence[Sequence[Feature]], places: Mapping[Feature, int], damping: float) -> csr_matrix:
     ends, columns, values = [0], [], []
     for features in texts:
-        found = [places[feature] for feature in features if feature in places]
+        found = sorted([places[feature] for feature in features if feature in places])
         columns += found
         values += [len(features) ** -damping] * len(found)
         ends.append(len(columns))

@@ -126,6 +126,8 @@ PASTED: Final = (
     Table("text/clinc150.parquet", "CC-BY-3.0", "clinc/oos-eval", _without_type, 600, 0),
     Table("text/sms_spam.parquet", "CC-BY-4.0", "UCI SMS Spam Collection", lambda _: "", 600, 0),
 )
+#: Sources of samples that are made with them.
+ALONE, JOINED = "pasted texts alone", "own, with a pasted text"
 _TAKES_TEXT: Final = ("classify", "extract", "convert", "lookup", "summarise", "translate", "rewrite")
 _ASKED_OF_NOBODY: Final = 120  # texts that stand alone, as examples of what has no type
 _ALONE_WEIGHT: Final = 0.3
@@ -177,7 +179,7 @@ def pasted(samples: Sequence[Sample], data: Path) -> list[Sample]:
     """Return short instructions among `samples` with a text pasted, and such texts with nothing asked."""
     texts = sorted({sample.text for table in PASTED for sample in _rows(table, data)}, key=_digest)
     alone = [" ".join(texts[place : place + 1 + place % 4]) for place in range(_ASKED_OF_NOBODY)]
-    found = [Sample(text, UNCLEAR, "pasted texts alone", _ALONE_WEIGHT) for text in alone]
+    found = [Sample(text, UNCLEAR, ALONE, _ALONE_WEIGHT) for text in alone]
     for sample in samples:
         if sample.label not in _TAKES_TEXT or len(sample.text) > _SHORT or "\n" in sample.text:
             continue
@@ -186,7 +188,7 @@ def pasted(samples: Sequence[Sample], data: Path) -> list[Sample]:
         start = number % (len(texts) - count)
         text = (" ", "\n")[number % 2].join(texts[start : start + count])
         parts = (text, sample.text) if number % 4 == 0 else (sample.text, text)
-        found.append(Sample("\n\n".join(parts), sample.label, "own, with a pasted text", _PASTED_WEIGHT))
+        found.append(Sample("\n\n".join(parts), sample.label, JOINED, _PASTED_WEIGHT))
     return found
 
 

@@ -238,7 +238,7 @@ def _adviser(config: Config, router: Router) -> Adviser | None:
     if not config.classifier.llm_tier or config.preset:
         return None
     tier = config.ladder[config.classifier.llm_tier]
-    return Adviser(tier.model, tier.upstream, router.kinds)
+    return Adviser(tier.model, tier.upstream, router.teller.kinds)
 
 
 def open_store(config: Config, clock: Callable[[], float] = time.time) -> Store:

@@ -123,7 +123,7 @@ class Features(msgspec.Struct, frozen=True):
         fresh_ask: What was asked last, harness text set aside, cut to its beginning and end.
         is_follow_up: It only says to go on ("yes", "continue").
         inherited_ask: For a follow-up, the last ask before it that has content; else "".
-        description: The caller's own words for the task.
+        description: The caller's own words for the task, cut like the ask.
         text_chars: Characters of the whole prompt: system, messages, tools.
         text_bytes: The same as UTF-8 bytes.
         expected_output_tokens: As told by the caller, or None.
@@ -221,7 +221,7 @@ def read(request: Request, task: Task = _NO_TASK, headers: Mapping[str, str] = _
     fresh = next(asks, "")
     is_follow_up = _is_follow_up(fresh)
     inherited = next((ask for ask in asks if not _is_follow_up(ask)), "") if is_follow_up else ""
-    description = task.description or ""
+    description = cut(task.description or "")
     ask = cut(inherited or fresh)
     answered = _answered_calls(messages)
     marks_cache = tally.marks_cache or _marks_cache(request)

@@ -3,6 +3,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+import subprocess
+import sys
 import tomllib
 import zlib
 from importlib.resources import files
@@ -54,7 +57,7 @@ def test_the_weights_are_those_that_the_provenance_describes() -> None:
     assert (said["sha256"], said["bytes"]) == (hashlib.sha256(PACKED).hexdigest(), len(PACKED))
     assert len(PACKED) < 300_000
     assert {"Apache-2.0", "MIT", "CC-BY-3.0", "CC-BY-4.0"} == {
-        row["licence"] for row in (*said["source"], *said["pasted"]) if "licence" in row
+        licence for row in (*said["source"], *said["pasted"]) for licence in row["licence"].split(" AND ")
     }
 
 
@@ -126,8 +129,9 @@ def test_pushes_add_up_to_the_shares() -> None:
     assert pytest.approx(2 / 3) == guess.unknown  # "is" and "it"
     assert [
         ("spam", {"classify": 3.0, "math": -1.0, "none": 0.0}),
-        ("first word: is", {"classify": 0.5, "math": 0.0, "none": 0.0}),
+        ("<any text>", {"classify": 0.0, "math": 0.0, "none": -1.0}),
         ("<question mark>", {"classify": 0.5, "math": -0.5, "none": 0.0}),
+        ("first word: is", {"classify": 0.5, "math": 0.0, "none": 0.0}),
     ] == classifier.explain(Scan("Is it spam?"))
 
 
@@ -223,7 +227,8 @@ def test_the_reason_names_the_type_and_how_sure() -> None:
         decision.task_type,
         decision.is_sure,
     )
-    assert decision.reason.startswith("type: write (sure ")
+    assert "type: write (99% sure that sonnet does)" == decision.reason
+    assert "type: math (99% sure that sonnet does not)" == Router().decide("Integrate x^2 by parts").reason
 
 
 def test_a_description_is_weighed_instead_of_the_ask() -> None:
@@ -239,7 +244,9 @@ def test_a_follow_up_inherits_the_type() -> None:
         {"role": "user", "content": "yes"},
     ]
 
-    assert Router().decide({"messages": turns}).reason.startswith("type: follow-up to write (sure ")
+    reason = Router().decide({"messages": turns}).reason
+
+    assert "type: follow-up to write (99% sure that sonnet does)" == reason
 
 
 def test_a_phrase_that_says_simple_is_dropped_where_the_whole_is_surely_complex() -> None:
@@ -251,19 +258,54 @@ def test_a_phrase_that_says_simple_is_dropped_where_the_whole_is_surely_complex(
     assert "haiku" == Router(policy=Policy(learned=False)).decide(ask).tier
 
 
+@pytest.mark.parametrize(
+    ("ask", "description"),
+    [
+        ("Translate this Java method to Kotlin: `boolean isBlank(String s) { return s == null; }`", None),
+        ("see the repository", "translate this Python code to Go, with tests"),
+    ],
+)
+def test_so_is_one_that_says_standard_and_one_of_a_description(ask: str, description: str | None) -> None:
+    task = Task(description)
+    decision = Router().decide(ask, task)
+
+    assert ("opus", "code") == (decision.tier, decision.task_type)
+    assert "sonnet" == Router(policy=Policy(learned=False)).decide(ask, task).tier
+
+
+def test_nothing_is_surely_simple_beside_a_phrase_of_doubt() -> None:
+    plain = "yes or no: is the mail below about a refund?"
+    router = Router()
+
+    assert "haiku" == router.decide(plain).tier
+    assert not router.decide(f"{plain} Derive it rigorously").is_sure
+    found = router.teller.weigh(Features(fresh_ask=f"{plain} Derive it rigorously"))
+    assert found is not None
+    assert '"derive" asks for more thought than the rest' == found.unsure
+
+
+@pytest.mark.parametrize("ask", ["Classify this: it rained all day", "Which of these is a bird: owl or cow?"])
+def test_an_own_type_of_a_shipped_name_moves_phrases_and_guesses_alike(ask: str) -> None:
+    examples = ("sort the fraud case", "is the fraud case grave", "which team gets the fraud case")
+    own = Router(policy=Policy(types=(OwnType("classify", examples, tier="opus"),)))
+
+    assert ("haiku", "opus") == (Router().decide(ask).tier, own.decide(ask).tier)
+    assert "classify" == own.decide(ask).task_type
+
+
 def test_phrases_only() -> None:
     router = Router(policy=Policy(learned=False))
 
     assert not router.decide("Write a poem about a lighthouse").is_sure
-    assert router.classifier is None
-    assert router.weigh(Features(fresh_ask="x")) is None
+    assert router.teller.classifier is None
+    assert router.teller.weigh(Features(fresh_ask="x")) is None
     assert Router().policy_hash != router.policy_hash
 
 
 def test_the_reference_preset_does_not_weigh() -> None:
     router = Router(policy=Policy.reference())
 
-    assert router.classifier is None
+    assert router.teller.classifier is None
     assert [Code.SIGNALS] == [each.code for each in router.decide("Write a poem about it").reasons]
 
 
@@ -286,9 +328,9 @@ def test_one_tier_does_everything() -> None:
 def test_what_is_weighed_is_told_in_full() -> None:
     router = Router()
 
-    found = router.weigh(Features(fresh_ask="Write a poem about a lighthouse"))
-    vague = router.weigh(Features(fresh_ask=VAGUE, description="the blue one or so, both"))
-    strange = router.weigh(Features(fresh_ask=VAGUE))
+    found = router.teller.weigh(Features(fresh_ask="Write a poem about a lighthouse"))
+    vague = router.teller.weigh(Features(fresh_ask=VAGUE, description="the blue one or so, both"))
+    strange = router.teller.weigh(Features(fresh_ask=VAGUE))
 
     assert found is not None
     assert vague is not None
@@ -299,6 +341,66 @@ def test_what_is_weighed_is_told_in_full() -> None:
     assert "poem" in [feature for feature, _ in found.pushes]
     assert "description" == vague.text
     assert strange.unsure.startswith("100% of the words are unknown")
+    assert {} == found.own
+
+
+def test_the_pushes_and_probabilities_of_an_explanation_are_complete() -> None:
+    found = Router().teller.weigh(Features(fresh_ask="Is the second one spam, or a poem?"))
+    assert found is not None
+
+    sums = {name: sum(push[name] for _, push in found.pushes) for name in found.types}
+    whole = sum(map(math.exp, sums.values()))
+
+    assert {*load_classifier().types, "none"} == set(found.types)
+    assert {name: pytest.approx(math.exp(score) / whole) for name, score in sums.items()} == found.types
+
+
+@pytest.mark.parametrize(
+    ("ask", "unsure"),
+    [
+        ("Explain why our pods restart every night and what to do", "sonnet does with "),
+        ("the second one", "opus does with "),
+    ],
+)
+def test_between_the_limits_it_says_what_was_wanted(ask: str, unsure: str) -> None:
+    found = Router().teller.weigh(Features(fresh_ask=ask))
+
+    assert found is not None
+    assert unsure == found.unsure[: len(unsure)]
+    assert f"{load_classifier().target:.0%} is wanted" in found.unsure
+
+
+def test_a_single_tier_that_is_not_expected_to_do_is_unsure() -> None:
+    ladder = Ladder((Tier("only", "claude-opus-5-5"),))
+    policy = Policy(complexity=dict.fromkeys(("simple", "standard", "complex"), "only"))
+
+    found = Router(ladder, policy).teller.weigh(Features(fresh_ask="the second one"))
+
+    assert found is not None
+    assert found.unsure.startswith("only does with ")
+
+
+def test_explanations_do_not_depend_on_the_process() -> None:
+    code = (
+        "from leastwise.routing import Router, Policy, OwnType;"
+        "from leastwise.features import Features;"
+        "own = OwnType('x', ('pay run for march', 'check the pay run', 'pay run: who?'), tier='opus');"
+        "ask = 'Compare the pay run of march with that of april and tell me in a few words who is missing';"
+        "print(Router(policy=Policy(types=(own,))).teller.weigh(Features(fresh_ask=ask)))"
+    )
+
+    told = {
+        subprocess.run(  # noqa: S603 - our own interpreter and the code above
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+
+    assert 1 == len(told)
 
 
 # --- own types ---------------------------------------------------------------------------------
@@ -370,6 +472,15 @@ def test_an_own_type_takes_a_description_and_beats_phrases() -> None:
 
     assert "return slip" == described.task_type
     assert "return slip" == OWN.decide("write the return slip: summarize this for order 12, shoes").task_type
+
+
+def test_how_near_an_ask_is_to_own_types_is_told() -> None:
+    found = OWN.teller.weigh(Features(fresh_ask="return slip for the red shoes"))
+
+    assert found is not None
+    assert ["return slip", "land register"] == list(found.own)
+    assert found.own["return slip"][0] >= found.own["return slip"][1]
+    assert found.own["land register"][0] < found.own["land register"][1]
 
 
 def test_own_types_work_without_the_classifier() -> None:

@@ -32,7 +32,7 @@ which language         3  haiku   type: language               0.00002  0.00073
 what the user wants    3  haiku   type: intent                 0.00003  0.00113
 sort tickets           4  haiku   type: classify               0.00010  0.00392
 extract names, dates   4  haiku   type: extract                0.00008  0.00314
-look up in a text      3  haiku   type: yes_no, lookup         0.00009  0.00354
+look up in a text      3  mixed   haiku 2, opus 1 UNSURE       0.00101  0.00402
 convert a format       3  haiku   type: convert                0.00004  0.00151
 summarise              4  sonnet  type: summarise              0.00915  0.01830
 translate              3  sonnet  type: translate, question    0.00472  0.00944
@@ -42,10 +42,10 @@ design, implement      2  opus    type: design, implement      0.06188  0.06188
 debug code             2  opus    type: debug, code            0.02524  0.02524
 tool loop under way    2  opus    pinned: answers a tool call  0.01070  0.01070
 yes, do it             2  mixed   opus 1, sonnet 1             0.01321  0.01367
-total                 47          saved 15% of the bill        0.18314  0.21422
-29 of 47 calls (62%) went to haiku at 1/40 of the price: 8% of the money. 8 of
-47 calls (17%) went to sonnet at 1/2 of the price: 13% of the money. 10 (21%)
-stayed on opus with 79% of the money: hard, under way, or not understood (1
+total                 47          saved 14% of the bill        0.18407  0.21470
+28 of 47 calls (60%) went to haiku at 1/40 of the price: 8% of the money. 8 of
+47 calls (17%) went to sonnet at 1/2 of the price: 13% of the money. 11 (23%)
+stayed on opus with 79% of the money: hard, under way, or not understood (2
 UNSURE). opus $: claude-opus-5-5 for the same tokens, the baseline (assumed).
 quality   not measured: scripted answers.   next   leastwise report usage.csv
 """

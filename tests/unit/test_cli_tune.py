@@ -120,15 +120,26 @@ def test_explain_shows_each_feature_and_its_push(capsys: Capture) -> None:
 
     assert 80 >= max(map(len, out.splitlines()))
     part = out[out.index("weighed by the classifier") :]
-    assert part.splitlines()[1].split()[:2] == ["ask", "write"]
+    assert part.splitlines()[2].split()[:2] == ["ask", "write"]
+    assert part.splitlines()[2].split()[-1] == "none"
     assert "\n  write " in part
     assert "more features, all in --json" in part
     assert "\n  unsure     no\n" in part
-    assert pytest.approx(1.0, abs=0.2) == sum(weighed["types"].values())
+    assert pytest.approx(1.0) == sum(weighed["types"].values())
     assert {"haiku", "sonnet", "opus"} == set(weighed["expected"])
     assert len(weighed["pushes"]) > 12
     assert {*load_classifier().types, "none"} == set(weighed["pushes"][0][1])
     assert "classifier" not in json.loads(run(capsys, "route", "--json", ask)[1])
+
+
+def test_explain_tells_how_near_own_types_are(capsys: Capture, home: Path) -> None:
+    (home / "leastwise.toml").write_text(OWN, encoding="utf-8")
+
+    _, out, _ = run(capsys, "route", "--explain", "return slip for the red shoes")
+    value = json.loads(run(capsys, "route", "--explain", "--json", "return slip for the red shoes")[1])
+    near, least = value["classifier"]["own"]["return slip"]
+
+    assert f"\n  own types  return slip {near:.2f} (near from {least:.2f})\n" in out
 
 
 def test_explain_says_why_unsure(capsys: Capture) -> None:

@@ -127,6 +127,12 @@ def test_long_asks_keep_beginning_and_end_and_whole_words() -> None:
     assert len(kept) <= 1001
 
 
+def test_long_descriptions_are_cut_like_asks() -> None:
+    told = "classify " + "the mail " * 500 + "at last"
+
+    assert cut(told) == read(of("x"), Task(told)).description
+
+
 def test_cut_at_a_space_keeps_both_words() -> None:
     asked = "a" * 700 + " " + "b" * 400 + " " + "c" * 300
 

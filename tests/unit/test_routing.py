@@ -737,12 +737,13 @@ def test_the_hash_names_policy_ladder_and_words() -> None:
         Router(),
         Router(policy=Policy("enforce")),
         Router(policy=Policy(rules=(rule,))),
+        Router(policy=Policy(llm_tier="haiku")),
         Router(Ladder((*DEFAULT_LADDER.tiers, Tier("fable", "claude-fable-5-2")))),
     ]
 
     hashes = [router.policy_hash for router in routers]
 
-    assert 4 == len(set(hashes))
+    assert 5 == len(set(hashes))
     assert hashes[0] == Router().policy_hash
     assert {12} == {len(each) for each in hashes}
 
@@ -805,7 +806,7 @@ def test_a_small_model_may_name_the_users_own_types_first() -> None:
     router = Router(policy=Policy(types=(own,)))
     decision = router.decide("hm", known=Known(opinion="refund"))
 
-    assert ["refund", "classify"] == [*router.kinds][:2]
-    assert "such as: give my money back" == router.kinds["refund"]
-    assert router.kinds.keys() <= router.table.needs.keys()
+    assert ["refund", "classify"] == [*router.teller.kinds][:2]
+    assert "such as: give my money back" == router.teller.kinds["refund"]
+    assert router.teller.kinds.keys() <= router.teller.table.needs.keys()
     assert (OPUS, "complex") == (decision.model, decision.complexity)

@@ -113,7 +113,8 @@ mode = "observe"
 #llm_tier = ""
 
 # Example: a type of task of your own, known by five to twenty asks, or descriptions, of that
-# kind. It comes before our own types. Choose a complexity or a tier.
+# kind. It comes before our own types; one named like one of ours (leastwise tune table) changes where
+# all of ours go, like its examples or not. Choose a complexity or a tier.
 #[[type]]
 #name = "return slip"
 #complexity = "simple"

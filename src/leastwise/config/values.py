@@ -169,6 +169,7 @@ def policy(config: Config) -> Policy:
         "signals": config.signals,
         "rules": config.rules,
         "learned": config.classifier.learned,
+        "llm_tier": config.classifier.llm_tier,
         "types": config.types,
     }
     return Policy.reference(**parts) if config.preset == "reference" else Policy(**parts)

@@ -25,7 +25,7 @@ from leastwise.money import show, to_usd
 from leastwise.prices import PriceBook, baseline_cost, check_ladder, cost
 from leastwise.report.table import aligned, dollars, labelled, percent, plural, wrapped
 from leastwise.report.window import days_text
-from leastwise.routing import Explanation, Router
+from leastwise.routing import NONE, Explanation, Router
 
 #: Tokens of an answer whose size nobody told.
 ASSUMED_OUTPUT_TOKENS: Final = 300
@@ -151,7 +151,7 @@ class Planner:
             baseline_nusd=self._repriced(usage, decision, decision.baseline.model),
             would_nusd=self._repriced(usage, decision, decision.would) if decision.would else 0,
             features=features,
-            weighing=self.router.weigh(features) if weighs else None,
+            weighing=self.router.teller.weigh(features) if weighs else None,
         )
 
     def _repriced(self, usage: Usage, decision: Decision, model: str) -> int:
@@ -217,31 +217,36 @@ def explain_lines(route: Route) -> list[str]:
 
 def _weighing_lines(found: Explanation) -> list[str]:
     """Return the classifier's likeliest types, and the features that pushed them most."""
-    names = list(found.types)[:_TYPES_SHOWN]
+    types = [name for name in found.types if name != NONE]
+    names = [*types[:_TYPES_SHOWN], NONE]
     strongest = sorted(found.pushes, key=lambda one: -max(abs(one[1][name]) for name in names))
-    rows = [["  " + found.text, *names, "of"]]
-    rows.append(
-        ["  probability", *(f"{found.types[name]:.0%}" for name in names), f"{len(found.types)} types"]
-    )
+    rows = [["  " + found.text, *names]]
+    rows.append(["  probability", *(f"{found.types[name]:.0%}" for name in names)])
     rows += [
-        [f"  {feature}", *(f"{pushes[name]:+.2f}" for name in names), ""]
+        [f"  {feature}", *(f"{pushes[name]:+.2f}" for name in names)]
         for feature, pushes in strongest[:_PUSHES_SHOWN]
     ]
     hidden = len(found.pushes) - _PUSHES_SHOWN
     expected = ", ".join(f"{tier} {quality:.0%}" for tier, quality in found.expected.items())
+    near = ", ".join(
+        f"{name} {of_it:.2f} (near from {least:.2f})"
+        for name, (of_it, least) in [*found.own.items()][:_TYPES_SHOWN]
+    )
     return [
         "",
-        "weighed by the classifier (each feature's push towards a type)",
-        *aligned(rows, "l" + "r" * len(names) + "l"),
+        "weighed by the classifier, which decides where no rule, own type or phrase does:",
+        f"the likeliest of {len(types)} types, and each feature's push towards them",
+        *aligned(rows, "l" + "r" * len(names)),
         *([f"  and {plural(hidden, 'more feature')}, all in --json"] if hidden > 0 else []),
         *labelled("  unknown", f"{found.unknown:.0%} of the words"),
         *labelled("  spread", f"{found.entropy:.2f} of 1"),
-        *labelled("  would do", f"{expected}; wanted {found.target:.0%}"),
+        *labelled("  would do", f"{expected}, as assumed of types; wanted {found.target:.0%}"),
         *labelled("  unsure", found.unsure or "no"),
+        *(labelled("  own types", near) if found.own else ()),
     ]
 
 
-_TYPES_SHOWN: Final = 4
+_TYPES_SHOWN: Final = 3
 _PUSHES_SHOWN: Final = 12
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from leastwise.money import show, to_usd
 from leastwise.report.table import aligned, wrapped
-from leastwise.routing import Router
+from leastwise.routing import UNLIKELY, Classifier, Router
 from leastwise.stores import TypeLine
 
 _NOTE = (
@@ -18,7 +18,7 @@ _NOTE = (
 
 def table_lines(router: Router, seen: Sequence[TypeLine]) -> list[str]:
     """Return the table: a row for each type, and for each tier what is assumed, paid and counted."""
-    table = router.table
+    table = router.teller.table
     found = {(line.task_type, line.tier): line for line in seen}
     rows = [["type", *(column for tier in table.tiers for column in (tier, "calls", "mean"))]]
     for name in table.needs:
@@ -28,21 +28,27 @@ def table_lines(router: Router, seen: Sequence[TypeLine]) -> list[str]:
             cells += [f"{table.quality(name, tier):.2f}", f"{line.calls:,}" if line else "-"]
             cells.append(show(line.spent_nusd // line.calls) if line else "-")
         rows.append([name, *cells])
-    return [*aligned(rows, "l" + "rrr" * len(table.tiers)), *wrapped(_NOTE), *_weights(router)]
+    return [
+        *aligned(rows, "l" + "rrr" * len(table.tiers)),
+        *wrapped(_NOTE),
+        *_weights(router.teller.classifier),
+    ]
 
 
-def _weights(router: Router) -> list[str]:
-    if router.classifier is None:
+def _weights(classifier: Classifier | None) -> list[str]:
+    if classifier is None:
         return wrapped("Types are told by phrases only (learned = false, or the reference preset).")
     return wrapped(
-        f"A tier is chosen where {router.classifier.target:.2f} is expected of it over the types that an "
-        f"ask may be of. Weights {router.classifier.digest[:12]}."
+        f"The classifier takes the cheapest tier of which {classifier.target:.2f} is expected over the "
+        "types that an ask may be of, and the top one where less than "
+        f"{UNLIKELY:.2f} is expected of the one below; between the two it is unsure. "
+        f"Weights {classifier.digest[:12]}."
     )
 
 
 def table_json(router: Router, seen: Sequence[TypeLine]) -> dict[str, Any]:
     """Return the table as `--json` prints it."""
-    table = router.table
+    table = router.teller.table
     found = {(line.task_type, line.tier): line for line in seen}
     rows = []
     for name, needs in table.needs.items():
@@ -59,7 +65,7 @@ def table_json(router: Router, seen: Sequence[TypeLine]) -> dict[str, Any]:
                     "mean_cost_usd": to_usd(line.spent_nusd // line.calls) if line else None,
                 }
             )
-    weights = router.classifier
+    weights = router.teller.classifier
     return {
         "tiers": list(table.tiers),
         "rows": rows,

@@ -7,7 +7,8 @@ floor, so that examples without anything in common do not let everything in.
 
 The factors are measured on 30 intents of a public table taken for own types, ten examples each:
 three in four further asks of an intent are accepted, one in 150 of the other 149 intents, one in
-2,000 asks of other kinds.
+2,000 asks of other kinds. Of 77 intents of one bank, which are much alike, one in 20 of the others
+is: examples that have little in common let in their neighbours (`route --explain` tells how near).
 """
 
 from __future__ import annotations
@@ -73,9 +74,15 @@ class Examples:
                 best, most = each, near
         return best
 
+    def nearness(self, scan: Scan) -> dict[str, tuple[float, float]]:
+        """Return how near `scan` is to each type, and how near is near enough; the nearest first."""
+        vector = self._vector(scan)
+        found = {each.name: (_dot(vector, centroid), least) for each, centroid, least in self._types}
+        return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+
 
 def _scaled(vector: _Vector) -> _Vector:
-    length = math.sqrt(sum(value * value for value in vector.values())) or 1.0
+    length = math.sqrt(math.fsum(value * value for value in vector.values())) or 1.0
     return {feature: value / length for feature, value in vector.items()}
 
 
@@ -88,4 +95,4 @@ def _centroid(vectors: Sequence[_Vector]) -> _Vector:
 
 
 def _dot(one: _Vector, other: _Vector) -> float:
-    return sum(value * other[feature] for feature, value in one.items() if feature in other)
+    return math.fsum(value * other[feature] for feature, value in one.items() if feature in other)

@@ -121,6 +121,7 @@ class Policy:
         signals: Thresholds of way 2.
         rules: The user's rules; the first that holds decides.
         learned: Whether the learned classifier tells the type where no phrase does.
+        llm_tier: The tier whose model is asked for the type where nothing else tells; "" asks none.
         types: The user's own types of task, known by examples.
         preset: `reference` for the reference's lists, thresholds and estimates.
         allowed_tiers: Tiers that may be chosen; None for all.
@@ -138,6 +139,7 @@ class Policy:
     signals: Signals = field(default_factory=Signals)
     rules: tuple[Rule, ...] = ()
     learned: bool = True
+    llm_tier: str = ""
     types: tuple[OwnType, ...] = ()
     preset: Preset = ""
     allowed_tiers: tuple[str, ...] | None = None
@@ -173,6 +175,11 @@ class Policy:
         return cls(**{"preset": "reference", "clamp": True, **changes})
 
     @property
+    def is_reference(self) -> bool:
+        """Whether the reference's lists and thresholds decide instead of ours."""
+        return self.preset == "reference"
+
+    @property
     def switched_on(self) -> tuple[str, ...]:
         """What is routed although the rest is observed: tags, and patterns of models."""
         tags = tuple(f"tag {switch.tag}" for switch in self.switches if switch.mode == "enforce")
@@ -187,8 +194,7 @@ class Policy:
         names = [*self.complexity.values(), *(self.allowed_tiers or ())]
         names += [rule.tier for rule in self.rules if rule.tier is not None]
         names += [own.tier for own in self.types if own.tier is not None]
-        if self.unsure != BASELINE:
-            names.append(self.unsure)
+        names += [name for name in (self.unsure, self.llm_tier) if name not in (BASELINE, "")]
         for name in names:
             ladder[name]
 

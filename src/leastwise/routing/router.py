@@ -1,10 +1,10 @@
 """One request's way through the three phases of a decision.
 
 *Choose*, the first that applies: a tier or complexity that this very request forces; inside
-a tool loop the model that made the call; the user's rules; the task's type: the user's own by
-examples, then by phrases, then by the learned classifier (a short follow-up such as "yes" is
-read as the ask before it); sizes, where the caller told the size of the answer; else *unsure*,
-a legal outcome that stays with the baseline.
+a tool loop the model that made the call; the user's rules; the task's type (`telling`; a short
+follow-up such as "yes" is read as the ask before it); sizes, where the caller told the size of
+the answer; the type that a small model was paid to tell; else *unsure*, a legal outcome that stays
+with the baseline.
 *Adjust*, never what was forced or pinned: sizes may raise a simple or standard choice.
 *Limit*, always: the allowed tiers, the asked model as ceiling, what fits the request.
 Last, among what is within these limits, a move down is weighed against the prompt cache it
@@ -17,20 +17,18 @@ never a prompt. No text can raise a caller above the allowed tiers.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from fnmatch import translate
-from operator import mul
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError
 from leastwise.features import Features, estimate_tokens, read, reference_tokens
 from leastwise.ladder import (
     AUTO,
-    COMPLEXITIES,
     DEFAULT_LADDER,
     Baseline,
     Code,
@@ -45,13 +43,12 @@ from leastwise.ladder import (
 from leastwise.messages import Request
 from leastwise.models import Model, Models, canonical, load_models
 from leastwise.prices import PriceBook, cheaper_tiers, load_prices
-from leastwise.routing.classifier import Classifier, Guess, load_classifier
-from leastwise.routing.examples import Examples
+from leastwise.routing.classifier import Classifier
 from leastwise.routing.policy import BASELINE, Known, Policy, Rule
 from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
-from leastwise.routing.types import TypeTable, choose
+from leastwise.routing.telling import Teller, Told
 from leastwise.routing.weighing import Scales, talk_of
-from leastwise.routing.words import Lexicon, Prediction, Scan, Words, load_words
+from leastwise.routing.words import Lexicon, Scan, Words, load_words
 
 #: Returns what a request becomes for a model, or why it cannot go there.
 Fits = Callable[[Request, str], Fit]
@@ -111,41 +108,6 @@ class _Case:
         return self.description, self.ask
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What the classifier makes of one request, in full: for a reader, not for a decision.
-
-    Attributes:
-        text: What was weighed: `description` or `ask`.
-        types: Probability of each type, likeliest first.
-        unknown: Share of words that the model does not know.
-        entropy: How evenly the types share, 0 to 1.
-        expected: Quality expected of each tier.
-        target: The quality that a tier must be expected to reach.
-        unsure: Why nothing is decided by this, "" where something is.
-        pushes: Each feature found, and how far it pushes each type; the strongest first.
-    """
-
-    text: Literal["description", "ask"]
-    types: Mapping[str, float]
-    unknown: float
-    entropy: float
-    expected: Mapping[str, float]
-    target: float
-    unsure: str
-    pushes: Sequence[tuple[str, Mapping[str, float]]]
-
-
-class _Guessed(NamedTuple):
-    """What the classifier chooses: `quality` is expected of the tier, or doubted of the one below the top."""
-
-    task_type: str
-    complexity: Complexity
-    tier: Tier
-    quality: float
-    is_certain: bool
-
-
 class Router:
     """Decides which model answers a request.
 
@@ -159,7 +121,10 @@ class Router:
         classifier: Tells types where no phrase does; the shipped one by default.
 
     Attributes:
-        table: How good each tier is expected to be at each type.
+        ladder: As given.
+        policy: As given.
+        teller: What tells the type of a request.
+        policy_hash: Twelve hexadecimal digits that name policy, ladder, word lists and weights.
 
     Raises:
         ConfigError: the policy names a tier that the ladder lacks.
@@ -187,12 +152,9 @@ class Router:
         self._models = models or load_models()
         self._scales = Scales(self._prices, self._models)
         self._fits = fits
-        self._words = words or load_words()
         self._named = {tier.name: tier for tier in ladder}
         self._ranks = {tier.name: rank for rank, tier in enumerate(ladder)}
         self._for = {complexity: ladder[name] for complexity, name in policy.complexity.items()}
-        #: The complexity that a tier stands for; a tier of several stands for the least.
-        self._complexity_at = {self._for[each].name: each for each in reversed(COMPLEXITIES)}
         self._may = frozenset(policy.allowed_tiers or self._named)
         self._allowed = tuple(tier for tier in ladder if tier.name in self._may)
         self._switches = {switch.tag: switch for switch in policy.switches}
@@ -201,30 +163,8 @@ class Router:
         self._cheaper: dict[tuple[str, date], tuple[Tier, ...]] = {}
         lowest = self._models.get(ladder.tiers[0].model)
         self._sized_by = lowest.tokenizer if lowest is not None else "old"
-        weighs = policy.learned and policy.preset != "reference"
-        weights = (classifier or load_classifier()) if weighs or policy.types else None
-        #: What tells types where no phrase does; None where only phrases do.
-        self.classifier = weights if weighs else None
-        self._own = Examples(policy.types, weights.rarity()) if weights is not None and policy.types else None
-        self.table = self._type_table()
-        self._columns = (
-            self.table.columns(tuple(self.classifier.types)) if self.classifier is not None else []
-        )
-        #: Twelve hexadecimal digits that name policy, ladder, word lists and weights.
-        self.policy_hash = policy.digest(ladder, self._words.digest, weights.digest if weights else "")
-
-    @property
-    def kinds(self) -> Mapping[str, str]:
-        """What a small model may say of a request: the user's own types first, each with what it means."""
-        own = {one.name: f"such as: {one.examples[0]}" for one in self.policy.types}
-        return {**own, **{name: means for name, means in self._words.kinds.items() if name not in own}}
-
-    def _type_table(self) -> TypeTable:
-        """Return the table of all types there are: those of phrases and the classifier's, the user's own."""
-        needs = {name: self._for[complexity].name for name, complexity in self._words.types.items()}
-        for own in self.policy.types:
-            needs[own.name] = own.tier or self._for[own.complexity or "standard"].name
-        return TypeTable(tuple(self._named), needs)
+        self.teller = Teller(ladder, policy, words or load_words(), classifier)
+        self.policy_hash = policy.digest(ladder, *self.teller.digests)
 
     def decide(
         self,
@@ -427,125 +367,32 @@ class Router:
         return True
 
     def _predicted(self, case: _Case) -> bool:
-        """Choose by the task's type; in the preset by the reference's lists, which end in standard."""
-        description, ask = case.scan()
-        if self.policy.preset == "reference":
-            return self._listed(case, description, ask)
-        if self._own is not None and self._owned(case, description or ask):
-            return True
-        found = self._words.predict(case.features, description, ask)
-        if found is not None and (found.place == "description" or found.complexity != "simple"):
-            return self._named_by(case, found)
-        guessed = self._guessed(description or ask)
-        # A phrase may stand in an ask by chance; what it calls simple must not look hard as a whole.
-        is_hard = guessed is not None and guessed.complexity == "complex" and guessed.is_certain
-        if found is not None and not is_hard:
-            return self._named_by(case, found)
-        if guessed is None:
+        """Choose by the task's type."""
+        return self._follow(case, self.teller.tell(case.features, *case.scan()))
+
+    def _advised(self, case: _Case) -> bool:
+        """Choose by the type that a small model took this ask for, where one was asked."""
+        return self._follow(case, self.teller.advised(case.known.opinion))
+
+    def _follow(self, case: _Case, told: Told | None) -> bool:
+        if told is None:
             return False
-        case.task_type, case.complexity = guessed.task_type, guessed.complexity
-        words = f"type: {_inherited(case, description)}{guessed.task_type} (sure {guessed.quality:.0%})"
-        case.go(guessed.tier, Code.TYPE, words)
+        case.task_type, case.complexity = told.task_type, told.complexity
+        case.go(self._named[told.tier], told.code, told.words)
         return True
-
-    def _listed(self, case: _Case, description: Scan | None, ask: Scan) -> bool:
-        found = self._words.predict_reference(description, ask)
-        if found is not None:
-            return self._named_by(case, found)
-        if description is None or case.features.expected_output_tokens is not None:
-            return False
-        case.complexity = "standard"
-        case.go(self._for["standard"], Code.STANDARD, "no listed phrase in the description: standard")
-        return True
-
-    def _owned(self, case: _Case, scan: Scan) -> bool:
-        """Choose by a type of the user's own."""
-        assert self._own is not None
-        own = self._own.find(scan)
-        if own is None:
-            return False
-        tier = self._named[self.table.needs[own.name]]
-        case.task_type, case.complexity = own.name, own.complexity
-        case.go(tier, Code.TYPE, f"type: {_inherited(case, case.description)}{own.name} (like its examples)")
-        return True
-
-    def _named_by(self, case: _Case, found: Prediction) -> bool:
-        """Choose by a phrase that was found."""
-        case.complexity, case.task_type = found.complexity, found.task_type
-        is_described = found.place == "description"
-        where = " in the description" if is_described else ""
-        what = "" if is_described else _inherited(case, None)
-        named = found.task_type or found.complexity
-        case.go(self._for[found.complexity], Code.TYPE, f'type: {what}{named} ("{found.phrase}"{where})')
-        return True
-
-    def _guessed(self, scan: Scan) -> _Guessed | None:
-        """Return what the classifier chooses, or None where it is not sure."""
-        if self.classifier is None:
-            return None
-        guess = self.classifier.guess(scan)
-        if not self.classifier.is_clear(guess):
-            return None
-        choice = choose(guess.shares, self._columns, self.classifier.target)
-        if choice is None:
-            return None
-        tier = self.ladder.tiers[choice.rank]
-        name = self._likeliest(self.classifier, guess, tier)
-        complexity = self._complexity_at.get(tier.name, self.classifier.types[name])
-        return _Guessed(name, complexity, tier, choice.quality, choice.quality >= self.classifier.target)
-
-    def _likeliest(self, classifier: Classifier, guess: Guess, tier: Tier) -> str:
-        """Return the likeliest type that needs `tier`; where none does, the likeliest of all."""
-        needs, ranked = (
-            self.table.needs,
-            sorted(zip(guess.shares, classifier.types, strict=True), reverse=True),
-        )
-        return next((name for _, name in ranked if needs[name] == tier.name), ranked[0][1])
-
-    def weigh(self, features: Features) -> Explanation | None:
-        """Return what the classifier makes of a request, in full, or None where it is not used."""
-        if self.classifier is None:
-            return None
-        scan = Scan(features.description or features.ask)
-        guess = self.classifier.guess(scan)
-        expected = [sum(map(mul, guess.shares, column)) for column in self._columns]
-        unsure = self.classifier.why_unclear(guess)
-        if not unsure and choose(guess.shares, self._columns, self.classifier.target) is None:
-            unsure = f"no tier below the top is expected to do with {self.classifier.target:.0%}, nor to fail"
-        ranked = sorted(zip(guess.shares, self.classifier.types, strict=True), reverse=True)
-        return Explanation(
-            text="description" if features.description else "ask",
-            types={name: share for share, name in ranked},
-            unknown=guess.unknown,
-            entropy=guess.entropy,
-            expected=dict(zip(self.table.tiers, expected, strict=True)),
-            target=self.classifier.target,
-            unsure=unsure,
-            pushes=self.classifier.explain(scan),
-        )
 
     def _sized(self, case: _Case) -> bool:
         """Choose by signals, where the caller told the size of the answer; in the preset always."""
-        features, is_reference = case.features, self.policy.preset == "reference"
+        features, is_reference = case.features, self.policy.is_reference
         if features.expected_output_tokens is None and not is_reference:
             return False
         tokens = reference_tokens(case.request) if is_reference else self._tokens(case)
         reading = read_signals(features, tokens, self.policy.signals, is_reference=is_reference)
-        if reading.complexity == "simple" and not is_reference and self._words.has_doubt(case.scan()[1]):
+        if reading.complexity == "simple" and not is_reference and self.teller.has_doubt(case.scan()[1]):
             return False  # a short answer may need long thought
         case.by_signals = True
         case.complexity = reading.complexity
         case.go(self._for[reading.complexity], Code.SIGNALS, f"signals: {reading.words}")
-        return True
-
-    def _advised(self, case: _Case) -> bool:
-        """Choose by the type that a small model took this ask for, where one was asked."""
-        name = case.known.opinion
-        if name not in self.table.needs or self.policy.preset == "reference":
-            return False
-        tier = self._named[self.table.needs[name]]
-        case.task_type, case.complexity = name, self._complexity_at.get(tier.name)
-        case.go(tier, Code.ADVISED, f"type: {name} (a small model says)")
         return True
 
     def _tokens(self, case: _Case, tokenizer: str | None = None) -> int:
@@ -556,7 +403,7 @@ class Router:
 
     def _adjust(self, case: _Case) -> None:
         """Raise what was taken for less than its size and kind say; never what was forced or pinned."""
-        if case.is_forced or case.is_pinned or case.by_signals or self.policy.preset == "reference":
+        if case.is_forced or case.is_pinned or case.by_signals or self.policy.is_reference:
             return
         limits = self.policy.signals
         if case.complexity == "simple":
@@ -639,7 +486,7 @@ class Router:
 
         Within the limits, and only for a move down: that a task needs more is never vetoed.
         """
-        is_free = not (case.is_forced or case.is_pinned or self.policy.preset == "reference")
+        is_free = not (case.is_forced or case.is_pinned or self.policy.is_reference)
         if not is_free or not case.features.marks_cache:
             return
         talk = talk_of(case.request, case.features, case.known, case.at, self._models)
@@ -721,10 +568,6 @@ class Router:
             cap = min(max(told, _FEWEST_TOKENS), _MOST_TOKENS)
         own = case.request.max_tokens
         return cap if own is None or cap < own else None
-
-
-def _inherited(case: _Case, description: Scan | None) -> str:
-    return "follow-up to " if case.features.inherited_ask and description is None else ""
 
 
 def baseline_of(task: Task, known: Known, ladder: Ladder) -> Baseline:

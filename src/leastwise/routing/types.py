@@ -24,7 +24,7 @@ from leastwise.ladder import COMPLEXITIES, Complexity
 PRIOR_WEIGHT: Final = 20
 
 #: The dearest tier is chosen where the one below is expected to do with less than this.
-_UNLIKELY: Final = 0.3
+UNLIKELY: Final = 0.3
 _FEWEST_EXAMPLES: Final = 3
 
 
@@ -68,7 +68,7 @@ class OwnType:
 
 
 class Choice(NamedTuple):
-    """A tier by its rank on the ladder, and the quality expected of it."""
+    """A tier by its rank on the ladder, and the quality expected of it; of the top, that the next fails."""
 
     rank: int
     quality: float
@@ -130,6 +130,10 @@ def choose(shares: Sequence[float], columns: Sequence[Sequence[float]], target: 
         quality = sum(map(mul, shares, column))
         if quality >= target:
             is_last = rank == len(columns) - 1
-            return None if is_last and below > _UNLIKELY else Choice(rank, 1 - below if is_last else quality)
+            return (
+                None
+                if is_last and below > UNLIKELY
+                else Choice(rank, 1 - below if is_last and rank else quality)
+            )
         below = quality
     return None

@@ -184,9 +184,9 @@ class Words:
                 return found
         return self._of_ask(self._ask.find(ask)) if features.ask else None
 
-    def has_doubt(self, ask: Scan) -> bool:
-        """Tell whether the ask holds a phrase that makes a question harder than its form."""
-        return not self._doubt.isdisjoint(self._ask.find(ask))
+    def doubt(self, ask: Scan) -> str:
+        """Return a phrase of the ask that makes a question harder than its form, "" where there is none."""
+        return next((phrase for phrase in self._ask.find(ask) if phrase in self._doubt), "")
 
     def predict_reference(self, description: Scan | None, ask: Scan) -> Prediction | None:
         """Return what the reference's lists say: simple beats complex; the ask counts if undescribed."""
