@@ -57,6 +57,19 @@ def test_a_model_is_returned(server: Server, runtime: Runtime, model: str) -> No
     assert "t" == story.exchange.tag
 
 
+def test_auto_goes_where_its_forced_tool_is_taken(server: Server, runtime: Runtime) -> None:
+    with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
+        _, message = instructor.from_anthropic(client).create_with_completion(
+            model="auto",
+            max_tokens=1024,
+            messages=[{"role": "user", "content": "Design and implement a rate limiter."}],
+            response_model=Verdict,
+        )
+    outcome = leastwise.outcome(message)
+    assert outcome is not None
+    assert (HAIKU, "unfit") == (message.model, outcome.reasons[1].code)
+
+
 def test_async_returns_a_model(server: Server, runtime: Runtime) -> None:
     async def work() -> tuple[Verdict, leastwise.Outcome | None]:
         async with leastwise.AsyncAnthropic(api_key="k", base_url=server.url, leastwise=runtime) as client:
