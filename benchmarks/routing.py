@@ -437,7 +437,7 @@ def _reading(same: Sequence[Found], unseen: Sequence[Found]) -> Iterator[str]:
     yield (
         f"Wanted were {_WANTED:.0%} of the quality; the thresholds of train kept less on {missed[0]} of "
         f"{len(same)} test parts of the same categories and on {missed[1]} of {len(unseen)} of unseen ones: "
-        "there nearly all prompts are held back, and go together to the side that their mean gain is on."
+        "it does not carry over, and what is held back goes, all of it, to the side its mean gain is on."
     )
     harmed = [one for one in unseen if one.curve.apgr < _HARMLESS]
     surely = [one for one in harmed if one.curve.apgr + 2 * one.deviation < _HARMLESS]
@@ -480,10 +480,10 @@ _METHOD: Final = (
         "mean -log(share) over that of even shares. The rest gets the mean gain."
     ),
     (
-        "The rule was written down from leave-out numbers of train parts, then run on the test parts once. "
-        "Those train parts hold, for one unseen row, categories that another tests on: it is not blind to "
-        f"them. Type table: prior weight 20. +- is the standard deviation over {_DRAWS} bootstrap draws of "
-        "the test part."
+        "The rule was written down from leave-out numbers of train parts and kept as the test parts "
+        "found it. Those train parts hold, for one unseen row, categories that another tests on: it is "
+        f"not blind to them. Type table: prior weight 20. +- is the standard deviation over {_DRAWS} "
+        "bootstrap draws of the test part."
     ),
     (
         f"Unseen: categories are dealt into {_PARTS} groups by a hash of their names; each group is left "
