@@ -198,12 +198,12 @@ class _Sent:
 
 
 def fitted(call: Call, terms: Terms, model: str) -> Fit:
-    """Return what the call's request becomes for `model`; as it is, where a fault of ours prevents it."""
+    """Return what has to differ in the call's request for `model`; its name alone, where we fail."""
     try:
         return terms.fit(call.request, model)
     except Exception as error:  # noqa: BLE001 - fitting must never cost the caller an answer
         note_fault("fitting", error)
-        return Fit(call.request.replace(model=model), {}, "")
+        return Fit({"model": model})
 
 
 def note_fault(what: str, error: Exception) -> str:

@@ -70,18 +70,25 @@ _REMOVED: Final = "removed"
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a request becomes for one model.
+    """What has to differ in a request for one model.
 
     Attributes:
-        request: What to send there; of a misfit, the best that can be made of it.
-        changes: What was changed beside `model`: path -> words, such as
+        members: The top-level members that differ, `model` among them; of a misfit, the best that can be
+            made of it.
+        betas: The betas that go along, None for those that came.
+        changes: What differs beside `model`: path -> words, such as
             `output_config.effort` -> `xhigh -> high`.
         misfit: Why it may not be sent there, in words, or "" when it may.
     """
 
-    request: Request
-    changes: Mapping[str, str]
-    misfit: str
+    members: Mapping[str, JSON] = field(default_factory=dict)
+    betas: tuple[str, ...] | None = None
+    changes: Mapping[str, str] = field(default_factory=dict)
+    misfit: str = ""
+
+    def apply(self, request: Request) -> Request:
+        """Return the request as it is sent there: itself where nothing differs."""
+        return request.replace(betas=self.betas, **self.members) if self.members else request
 
     @property
     def words(self) -> str:
@@ -89,8 +96,11 @@ class Fit:
         return ", ".join(f"{path} {words}" for path, words in self.changes.items())
 
 
+_AS_IT_IS: Final = Fit()
+
+
 def fit(request: Request, model: str, models: Models, *, is_strict: bool = False) -> Fit:
-    """Return what `request` becomes for `model`; itself where it asked for that very model.
+    """Return what has to differ in `request` for `model`; nothing where it asked for that very model.
 
     Args:
         request: As received; `model` may be `auto` or a tier's name, of which nothing is known.
@@ -99,35 +109,33 @@ def fit(request: Request, model: str, models: Models, *, is_strict: bool = False
         is_strict: Refuse what would have to be stripped.
     """
     if request.model == model:
-        return Fit(request, {}, "")
+        return _AS_IT_IS
     key = f"compile.fit {model}"
     found: Fit | None = None if request.changes else request.notes.get(key)
     if found is None:
         found = _fit(request, model, models, is_strict=is_strict)
         if not request.changes:
-            # Notes of its own: else the two hold each other, and a large body waits for the collector.
-            found.request.notes = dict(request.notes)
             request.notes[key] = found
     return found
 
 
 def _fit(request: Request, model: str, models: Models, *, is_strict: bool) -> Fit:
     draft = _Draft(request, models.get(request.model), is_strict=is_strict)
-    for name in sorted(request.names - _ANYWHERE - RULES.keys()):
+    special = request.names - _ANYWHERE
+    for name in sorted(special - RULES.keys()):
         draft.refuse(f"not known to be safe to move: {name}")
     target = models.get(model)
     _fit_blocks(draft, target)
     if target is not None:
         _fit_limits(draft, target)
         _fit_turns(draft, target)
-        for name, rule in RULES.items():
-            if name in request:
+        for name, rule in RULES.items() if special else ():
+            if name in special:
                 rule(draft, target)
         if "thinking" not in request:
             _fit_default_thinking(draft, target)
     _fit_betas(draft, target)
-    fitted = request.replace(model=model, betas=draft.betas, **draft.members)
-    return Fit(fitted, draft.changes, draft.misfit)
+    return Fit({"model": model, **draft.members}, draft.betas, draft.changes, draft.misfit)
 
 
 @dataclass(slots=True)
@@ -211,9 +219,9 @@ def _unknown(target: Model, what: str) -> str:
 
 def _fit_blocks(draft: _Draft, target: Model | None) -> None:
     strange = block_kinds(draft.request) - _BLOCKS
-    if target is not None and target.takes_deferred_tools:
+    if strange and target is not None and target.takes_deferred_tools:
         strange -= _SERVER_BLOCKS
-    if target is not None and target.takes_mid_system:
+    if strange and target is not None and target.takes_mid_system:
         strange -= _MID_CONVERSATION_BLOCKS
     if strange:
         draft.refuse(f"the conversation holds a {min(strange)} block")

@@ -74,7 +74,7 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
             sent = _compiled(call, terms, tell.decision)
             answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
         while _was_clamped(answer, sent, tell.decision):
-            tell = tell.truncated(sent, limit=fitted(call, terms, tell.decision.model).request.max_tokens)
+            tell = tell.truncated(sent, limit=_fitted(call, terms, tell.decision).max_tokens)
             sent = _compiled(call, terms, tell.decision)
             answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
     except UpstreamFailure as failure:
@@ -158,10 +158,14 @@ def _escape(call: Call, terms: Terms, known: Known, fault: str) -> Decision:
 
 def _compiled(call: Call, terms: Terms, decision: Decision) -> Request:
     """Return what goes to the decision's model: fitted to it and clamped; itself where nothing differs."""
-    request = fitted(call, terms, decision.model).request
+    request = _fitted(call, terms, decision)
     if decision.max_tokens is not None and decision.max_tokens != request.max_tokens:
         request = request.replace(max_tokens=decision.max_tokens)
     return request
+
+
+def _fitted(call: Call, terms: Terms, decision: Decision) -> Request:
+    return fitted(call, terms, decision.model).apply(call.request)
 
 
 def _was_clamped(answer: Answer, sent: Request, decision: Decision) -> bool:

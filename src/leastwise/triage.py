@@ -75,7 +75,8 @@ def advice(
     """
     adviser = terms.adviser
     assert adviser is not None
-    question = fitted(replace(call, request=_question(adviser, read)), terms, adviser.model).request
+    asked = replace(call, request=_question(adviser, read))
+    question = fitted(asked, terms, adviser.model).apply(asked.request)
     try:
         answer = yield from attempt(
             replace(call, max_retries=0),

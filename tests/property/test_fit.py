@@ -235,18 +235,19 @@ def test_what_fits_is_answered_and_differs_only_as_declared(
 
     found = fit(asked, target, MODELS)
     assume(not found.misfit)
-    sent = found.request.body()
+    fitted = found.apply(asked)
+    sent = fitted.body()
 
-    assert is_rebound or 200 == status(sent, version, found.request.betas)
+    assert is_rebound or 200 == status(sent, version, fitted.betas)
     before, after = json.loads(received), json.loads(sent)
     undeclared = [path for path in paths(before, after) if path != "model" and not is_declared(path, found)]
     assert [] == undeclared
-    gone = set(asked.betas) - set(found.request.betas)
+    gone = set(asked.betas) - set(fitted.betas)
     assert {f"anthropic-beta.{beta}" for beta in gone} == {
         path for path in found.changes if path.startswith("anthropic-beta.")
     }
     for name in ("messages", "system", "tools", "metadata"):
-        assert asked.size(name) == found.request.size(name)
+        assert asked.size(name) == fitted.size(name)
         assert before.get(name) == after.get(name)
     strict = fit(Request.parse(received, version=version, betas=names), target, MODELS, is_strict=True)
     assert (strict.misfit != "") is any(
@@ -268,10 +269,12 @@ def test_what_leaves_the_choice_to_us_is_answered_where_it_fits(
     assume(200 == status(received, "2023-06-01", tuple(sorted(names))))
 
     auto = json.dumps({**body, "model": "auto"}).encode()
-    found = fit(Request.parse(auto, version=version, betas=names), target, MODELS)
+    asked = Request.parse(auto, version=version, betas=names)
+    found = fit(asked, target, MODELS)
     assume(not found.misfit)
 
-    assert 200 == status(found.request.body(), version, found.request.betas)
+    fitted = found.apply(asked)
+    assert 200 == status(fitted.body(), version, fitted.betas)
 
 
 class Upstream:

@@ -114,7 +114,7 @@ misfits = st.sets(st.sampled_from([tier.model for tier in DEFAULT_LADDER]))
 
 def router(policy: Policy, unfit: set[str] | None = None) -> Router:
     return Router(
-        policy=policy, fits=lambda request, model: Fit(request, {}, "no" if model in (unfit or ()) else "")
+        policy=policy, fits=lambda _request, model: Fit(misfit="no" if model in (unfit or ()) else "")
     )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
-from leastwise.compile import Fit, fit
+from leastwise import compile as fitting
 from leastwise.messages import Request
 from leastwise.models import EFFORTS, Model, Models, load_models
 from tests.kit import HAIKU, OPUS, SONNET, request
@@ -22,6 +22,22 @@ CALL = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
 RESULT = {"type": "tool_result", "tool_use_id": "t"}
 EMPTY: dict[str, Any] = {"model": "auto", "max_tokens": 2_000, "messages": [ASK]}
 LOOP = [ASK, {"role": "assistant", "content": [CALL]}, {"role": "user", "content": [RESULT]}]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What has to differ, and the request that comes of it."""
+
+    request: Request
+    changes: Mapping[str, str]
+    misfit: str
+    words: str
+
+
+def fit(asked: Request, target: str, models: Models, *, is_strict: bool = False) -> Fit:
+    found = fitting.fit(asked, target, models, is_strict=is_strict)
+    return Fit(found.apply(asked), found.changes, found.misfit, found.words)
+
 
 every = pytest.mark.parametrize("target", list(MODELS), ids=lambda model: model.id)
 
@@ -78,8 +94,10 @@ def test_a_fitted_request_ends_with_the_received_one() -> None:
 def test_what_was_worked_out_once_is_not_worked_out_again() -> None:
     received = request(OPUS, max_tokens=2_000)
 
-    assert fit(received, HAIKU, MODELS) is fit(received, HAIKU, MODELS)
-    assert fit(received.replace(model="auto"), HAIKU, MODELS) is not fit(received, HAIKU, MODELS)
+    once = fitting.fit(received, HAIKU, MODELS)
+
+    assert once is fitting.fit(received, HAIKU, MODELS)
+    assert once is not fitting.fit(received.replace(model="auto"), HAIKU, MODELS)
 
 
 # --- effort -----------------------------------------------------------------------------------------

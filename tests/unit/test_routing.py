@@ -350,7 +350,7 @@ def test_no_text_and_no_task_leaves_the_allowed_tiers(
 
 
 def unfit(*models: str) -> Any:
-    return lambda request, model: Fit(request, {}, "the prompt is too long" if model in models else "")
+    return lambda _request, model: Fit(misfit="the prompt is too long" if model in models else "")
 
 
 @pytest.mark.parametrize(
@@ -389,9 +389,7 @@ def test_what_fits_no_tier_stays_where_it_was_forced() -> None:
 
 
 def test_what_is_adapted_is_told_wherever_it_goes() -> None:
-    router = Router(
-        policy=Policy("enforce"), fits=lambda request, _model: Fit(request, {"top_k": "removed"}, "")
-    )
+    router = Router(policy=Policy("enforce"), fits=lambda _request, _model: Fit(changes={"top_k": "removed"}))
     told = [
         [str(reason) for reason in decided.reasons if reason.code is Code.ADAPTED]
         for decided in (

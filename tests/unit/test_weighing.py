@@ -33,7 +33,7 @@ def steps(decision: Decision) -> list[tuple[str, str, str]]:
 
 
 def unfit(*models: str) -> Any:
-    return lambda request, model: Fit(request, {}, "the prompt is too long" if model in models else "")
+    return lambda _request, model: Fit(misfit="the prompt is too long" if model in models else "")
 
 
 def talk(ask: str, model: str = OPUS, *, tokens: int = 60_500, turns: int = 1, **members: Any) -> Request:

@@ -162,7 +162,7 @@ class Classifier:
     def guess(self, scan: Scan) -> Guess:
         """Return what `scan` looks like; without a single word, all types alike."""
         words, found = scan.words, features_of(scan)
-        total = sum(map(self._packed.get, found, repeat(0)))
+        total = sum(filter(None, map(self._packed.get, found)))
         *sums, known_words, known = self._lanes.unpack(total.to_bytes(self._lanes.size, "little"))
         scale, zero = self._step / len(found) ** self._damping, _ZERO * known
         scores = [bias + scale * (one - zero) for bias, one in zip(self._bias, sums, strict=True)]

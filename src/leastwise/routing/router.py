@@ -63,8 +63,8 @@ _RAW: Final = "x-stainless-raw-response"  # in it the SDK says that its caller r
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
 
-def _always_fits(request: Request, _model: str) -> Fit:
-    return Fit(request, {}, "")
+def _always_fits(_request: Request, model: str) -> Fit:
+    return Fit({"model": model})
 
 
 @dataclass(slots=True)

@@ -98,7 +98,7 @@ def too_much_for_simple(features: Features, tokens: int, limits: Signals) -> str
 def too_much_for_standard(features: Features, limits: Signals) -> str:
     """Return, in words, what makes standard work complex: code of large size; "" when it is not."""
     told = features.expected_output_tokens
-    if features.has_code and told is not None and told > limits.large_output_tokens:
+    if told is not None and told > limits.large_output_tokens and features.has_code:
         return f"code, {told:,} tokens out (over {limits.large_output_tokens:,})"
     return ""
 

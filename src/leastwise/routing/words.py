@@ -7,7 +7,6 @@ read only by phrases that hardly occur elsewhere, and nothing found means nothin
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,6 @@ from leastwise.ladder import Complexity
 
 _WORD_CHARACTERS: Final = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789_")  # of folded text
 _WORD_BYTES: Final = bytes(code if code in _WORD_CHARACTERS else ord(" ") for code in range(256))
-
-
-#: ASCII white space other than a blank, by which `str.split` parts words too.
-_CONTROLS: Final = re.compile(r"[\t-\r\x1c-\x1f]")
 
 
 class Scan:
@@ -50,7 +45,8 @@ class Scan:
     def holds(self, phrase: str) -> bool:
         """Tell whether the text holds `phrase` (folded, single spaces) with no word going on at its ends."""
         if self._flat is None:
-            is_flat = self.is_ascii and "  " not in self._folded and not _CONTROLS.search(self._folded)
+            # What prints holds no white space but blanks.
+            is_flat = self.is_ascii and "  " not in self._folded and self._folded.isprintable()
             self._flat = self._folded if is_flat else " ".join(self._folded.split())
         flat = self._flat
         start = flat.find(phrase)
