@@ -332,11 +332,17 @@ def _marks_cache(request: Request) -> bool:
 
 
 def _human_turns(messages: Iterable[Mapping[str, JSON]]) -> int:
-    return sum(
-        turn.get("role") == "user"
-        and any(block.get("type") != "tool_result" for block in blocks_of(turn.get("content")))
-        for turn in messages
-    )
+    """Count the turns that a person wrote: not those that only answer tool calls."""
+    count = 0
+    for turn in messages:
+        if turn.get("role") == "user":
+            content = turn.get("content")
+            count += isinstance(content, str) or any(map(_is_no_result, content or ()))
+    return count
+
+
+def _is_no_result(block: JSON) -> bool:
+    return isinstance(block, dict) and block.get("type") != "tool_result"
 
 
 # --- what is asked -----------------------------------------------------------------------------------
