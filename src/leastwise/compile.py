@@ -66,6 +66,7 @@ _NO_SAMPLING_SINCE: Final = "2026-10-21"  # from this `anthropic-version` on no 
 _DEFAULTS: Final = {"temperature": 1, "top_p": 0.99}
 _LEAST_WITH_THINKING: Final = {"temperature": 1, "top_p": 0.95}
 _REMOVED: Final = "removed"
+_MOST_WORDS: Final = 200  # of a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,8 @@ class _Draft:
         return value if isinstance(value, dict) else {}
 
     def refuse(self, why: str) -> None:
-        """Say that the request may not go there; the first reason counts."""
-        self.misfit = self.misfit or why
+        """Say that the request may not go there; the first reason counts. Names in it may be the caller's."""
+        self.misfit = self.misfit or why[:_MOST_WORDS]
 
     def set(self, name: str, value: JSON, path: str, words: str) -> None:
         """Give a member another value."""

@@ -116,6 +116,10 @@ class Model:
         """Whether tools may be found, called or shown by others (`defer_loading`, `allowed_callers`)."""
         return self.takes_tool("tool_search_")
 
+    def is_retired(self, day: date) -> bool:
+        """Tell whether calls fail on that day."""
+        return self.lifecycle == "retired" or (self.retires is not None and self.retires <= day)
+
     def takes_tool(self, kind: str) -> bool:
         """Tell whether one of the API's own tools, by its `type`, is known to be accepted."""
         return any(fnmatchcase(kind, pattern) for pattern in self.tools)

@@ -91,6 +91,10 @@ def test_a_fitted_request_ends_with_the_received_one() -> None:
         gc.enable()
 
 
+def test_a_reason_is_no_place_for_long_names() -> None:
+    assert 200 == len(to(HAIKU, OPUS, **{"x" * 10_000: 1}).misfit)
+
+
 def test_what_was_worked_out_once_is_not_worked_out_again() -> None:
     received = request(OPUS, max_tokens=2_000)
 

@@ -388,6 +388,18 @@ def test_what_fits_no_tier_stays_where_it_was_forced() -> None:
     assert SONNET == Router(fits=unfit(HAIKU)).decide(PROOF, Task(tier="haiku")).model
 
 
+def test_a_tier_whose_model_is_retired_is_passed_over() -> None:
+    ladder = Ladder(
+        (Tier("old", "claude-sonnet-4-5"), Tier("new", "claude-opus-5-5"), Tier("same", "claude-fable-5-2"))
+    )
+    router = Router(ladder, Policy(complexity={"simple": "old", "standard": "new", "complex": "new"}))
+    before, after = datetime(2026, 11, 29, tzinfo=UTC), datetime(2026, 11, 30, tzinfo=UTC)
+
+    assert ["old", "new"] == [router.decide(SPAM, now=now).tier for now in (before, after)]
+    words = "does not fit old: claude-sonnet-4-5 is retired"
+    assert words == router.decide(SPAM, now=after).reasons[-1].words
+
+
 def test_what_is_adapted_is_told_wherever_it_goes() -> None:
     router = Router(policy=Policy("enforce"), fits=lambda _request, _model: Fit(changes={"top_k": "removed"}))
     told = [

@@ -256,6 +256,8 @@ _INNER: Final = frozenset({"has_code_told", "opening", "session_told"})
 def _features(features: Features) -> dict[str, Any]:
     """Return what a reader wants to see: what is worked out, not what it is worked out from."""
     found = {name: getattr(features, name) for name in features.__struct_fields__ if name not in _INNER}
+    if not features.marks_cache:
+        del found["human_turns"]  # counted for a prompt cache only
     return {**found, "has_code": features.has_code, "session": features.session}
 
 

@@ -42,7 +42,7 @@ from leastwise.ladder import (
 )
 from leastwise.messages import Request
 from leastwise.models import Model, Models, canonical, load_models
-from leastwise.prices import PriceBook, cheaper_tiers, load_prices
+from leastwise.prices import DEFAULT_PROVIDER, PriceBook, cheaper_tiers, load_prices
 from leastwise.routing.classifier import Classifier
 from leastwise.routing.policy import BASELINE, Known, Policy, Rule
 from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
@@ -462,16 +462,23 @@ class Router:
             return case.last
         return case.choices[-1]
 
+    def _misfit(self, case: _Case, tier: Tier) -> str:
+        """Return why the request may not go to a tier, "" when it may: its model takes it and is there."""
+        model = self._models.get(tier.model) if tier.upstream == DEFAULT_PROVIDER else None
+        if model is not None and model.is_retired(case.at.date()):
+            return f"{model.id} is retired"
+        return self._fits(case.request, tier.model).misfit
+
     def _keep_fitting(self, case: _Case) -> None:
         """Move to the next dearer tier that the request can be fitted to; the last resort is not asked."""
         if case.is_forced and case.is_auto:
-            whys = [self._fits(case.request, tier.model).misfit for tier in (case.here, *case.choices)]
+            whys = [self._misfit(case, tier) for tier in (case.here, *case.choices)]
             if all(whys):  # refused anywhere, so by the tier that was asked for
                 case.go(case.here, Code.UNFIT, f"fits no tier: {whys[0]}")
                 return
         while case.is_auto or case.here is not case.last:
             here = case.here
-            why = self._fits(case.request, here.model).misfit
+            why = self._misfit(case, here)
             if not why:
                 return
             tier = self._next(case, here) or self._fitting_below(case) or self._last_resort(case)
@@ -506,14 +513,14 @@ class Router:
             tier
             for tier in dict.fromkeys((*case.choices, *last))
             if self._scales.price(tier, case.at) > floor >= 0
-            and ((tier is case.last and not case.is_auto) or not self._fits(case.request, tier.model).misfit)
+            and ((tier is case.last and not case.is_auto) or not self._misfit(case, tier))
         ]
 
     def _fitting_below(self, case: _Case) -> Tier | None:
         """Return, for `auto`, the dearest tier that the request fits, where it fits none from here up."""
-        if not case.is_auto or not self._fits(case.request, self._last_resort(case).model).misfit:
+        if not case.is_auto or not self._misfit(case, self._last_resort(case)):
             return None
-        fitting = (tier for tier in case.choices if not self._fits(case.request, tier.model).misfit)
+        fitting = (tier for tier in case.choices if not self._misfit(case, tier))
         return max(fitting, key=lambda tier: self._ranks[tier.name], default=None)
 
     # --- the answer ----------------------------------------------------------------------------------
