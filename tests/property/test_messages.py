@@ -111,6 +111,7 @@ def test_a_name_that_occurs_twice_is_refused_however_it_is_written(
 @given(st.binary(max_size=200) | st.text(max_size=80).map(lambda text: text.encode("utf-8", "surrogatepass")))
 @example(b'{"model":"a","messages":[],"x":' + b"9" * 5000 + b"}")
 @example(b'{"model":' + b"9" * 5000 + b',"messages":[]}')
+@example(b'{"model":"a","messages":[],"x":1.9e308}')
 def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     with suppress(RequestError):
         assert body == Request.parse(body).body()
@@ -127,7 +128,7 @@ def test_a_damaged_request_is_read_or_refused(pairs: list[tuple[bytes, bytes]], 
         request = Request.parse(bytes(body))
 
         assert bytes(body) == request.body()
-        assert len(msgspec.json.decode(bytes(body))) == len(list(request))
+        assert list(spans(bytes(body))) == list(request)  # names alone: a damaged number may be out of range
 
 
 counts = st.integers(-5, 10**10) | values
