@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
-from leastwise.messages import JSON, LEFT_OUT, Request, blocks_of
+from leastwise.messages import JSON, LEFT_OUT, Request, answered_calls, blocks_of
 from leastwise.models import EFFORTS, Model, Models
 from leastwise.tally import block_kinds, prompt_ceiling
 
@@ -316,20 +316,14 @@ def _check_budget(draft: _Draft, target: Model) -> None:
     if target.thinking != "off" or kind not in ("adaptive", "enabled"):
         return
     has_no_room = kind == "enabled" and draft.max_tokens <= _LEAST_BUDGET
-    began_without = kind == "enabled" and "thinking" in draft.changes and _in_tool_loop(draft.request)
+    # A turn that began without thinking ends without.
+    is_turned_on = kind == "enabled" and "thinking" in draft.changes
+    began_without = is_turned_on and answered_calls(draft.request.messages) is not None
     if has_no_room or began_without or draft.forces_tool:
         draft.leave_out("thinking")
     elif kind == "enabled" and given["budget_tokens"] >= draft.max_tokens:
         room = max(_LEAST_BUDGET, draft.max_tokens // 2)
         draft.set_thinking({**given, "budget_tokens": room}, f"enabled, at most {room:,} tokens")
-
-
-def _in_tool_loop(request: Request) -> bool:
-    """Tell whether the last turn answers tool calls: a turn that began without thinking ends without."""
-    last = request.messages[-1:]
-    return any(
-        block.get("type") == "tool_result" for turn in last for block in blocks_of(turn.get("content"))
-    )
 
 
 def _fit_default_thinking(draft: _Draft, target: Model) -> None:

@@ -25,7 +25,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from leastwise.ladder import WORD_TO_TOKENS, Task
-from leastwise.messages import JSON, Request, blocks_of
+from leastwise.messages import JSON, Request, answered_calls, blocks_of
 from leastwise.tally import MARK, Tally, add_tools, tally_of
 
 Role = Literal["", "main", "subagent", "background"]
@@ -223,7 +223,7 @@ def read(request: Request, task: Task = _NO_TASK, headers: Mapping[str, str] = _
     inherited = next((ask for ask in asks if not _is_follow_up(ask)), "") if is_follow_up else ""
     description = cut(task.description or "")
     ask = cut(inherited or fresh)
-    answered = _answered_calls(messages)
+    answered = answered_calls(messages)
     marks_cache = tally.marks_cache or _marks_cache(request)
     told = (
         task.session or headers.get("x-claude-code-session-id") or _session_of_user(request.get("metadata"))
@@ -436,26 +436,6 @@ def _has_code(text: str) -> bool:
 
 
 # --- who asks ----------------------------------------------------------------------------------------
-
-
-def _answered_calls(messages: Sequence[Mapping[str, JSON]]) -> tuple[str, ...] | None:
-    """Return the tool calls that the last user turn answers, or None when it answers none.
-
-    Turns of one role in a row are one turn to the API, and a `system` message between them ends none.
-    """
-    answered: list[str] = []
-    is_loop = False
-    for turn in reversed(messages):
-        role = turn.get("role")
-        if role == "assistant":
-            break
-        content = turn.get("content")
-        if role == "user" and isinstance(content, list):
-            for block in content:
-                if isinstance(block, dict) and block.get("type") == "tool_result":
-                    is_loop = True
-                    answered.append(str(block.get("tool_use_id")))
-    return tuple(answered) if is_loop else None
 
 
 def _role(system: Sequence[str], headers: Mapping[str, str], *, has_tools: bool) -> Role:

@@ -286,6 +286,26 @@ def blocks_of(content: JSON) -> list[dict[str, JSON]]:
     return []
 
 
+def answered_calls(messages: Sequence[Mapping[str, JSON]]) -> tuple[str, ...] | None:
+    """Return the tool calls that the last user turn answers, or None when it answers none.
+
+    Turns of one role in a row are one turn to the API, and a `system` message between them ends none.
+    """
+    answered: list[str] = []
+    is_loop = False
+    for turn in reversed(messages):
+        role = turn.get("role")
+        if role == "assistant":
+            break
+        content = turn.get("content")
+        if role == "user" and isinstance(content, list):
+            for block in content:
+                if isinstance(block, dict) and block.get("type") == "tool_result":
+                    is_loop = True
+                    answered.append(str(block.get("tool_use_id")))
+    return tuple(answered) if is_loop else None
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts as the API reports them; `input_tokens` excludes cache reads and writes.
