@@ -357,6 +357,26 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def public_tables(name: str, *, trains: bool = False) -> Path | None:
+    """Return the folder of public tables that a benchmark needs; None, said why, where it has to be skipped.
+
+    Args:
+        name: Of the benchmark.
+        trains: Whether it needs scikit-learn, too.
+    """
+    folder = os.environ.get("LEASTWISE_DATA")
+    if not folder:
+        say(f"benchmarks: {name} is skipped: LEASTWISE_DATA names no folder with the tables")
+        return None
+    if trains:
+        try:
+            import sklearn  # noqa: F401, PLC0415 - an extra that only training needs
+        except ImportError as error:
+            say(f"benchmarks: {name} is skipped: {error}; it is in the extra `train`")
+            return None
+    return Path(folder)
+
+
 def say(text: str) -> None:
     """Talk, on stderr: stdout is the result."""
     print(text, file=sys.stderr, flush=True)

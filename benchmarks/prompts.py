@@ -11,14 +11,13 @@ name of a subject.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.measure import LEASTWISE, Quiet, Result, Table, environ_in, say
+from benchmarks.measure import LEASTWISE, Quiet, Result, Table, environ_in, public_tables
 
 _TABLE: Final = "text/prompt_task_types_misc.parquet"
 _REAL: Final = "users' prompts, all"
@@ -39,9 +38,8 @@ _Key = tuple[str, str, str, int]
 
 def measure(_turns: int, quiet: Quiet) -> Result | None:
     """Return the shares, or None where the data is not there."""
-    data = os.environ.get("LEASTWISE_DATA")
-    if not data:
-        say("benchmarks: prompts is skipped: LEASTWISE_DATA names no folder with the tables")
+    data = public_tables("prompts")
+    if data is None:
         return None
     rows = _rows(Path(data, _TABLE))
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,6 @@ and tests on them: there a router can know nothing, and must do no harm.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,7 +22,7 @@ from random import Random
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.measure import Figure, Quiet, Result, Table, say
+from benchmarks.measure import Figure, Quiet, Result, Table, public_tables, say
 from leastwise.routing.types import blended
 
 if TYPE_CHECKING:
@@ -98,14 +97,8 @@ class Found:
 
 def measure(_turns: int, quiet: Quiet) -> Result | None:
     """Return the value of routing, or None where the data or scikit-learn is not there."""
-    data = os.environ.get("LEASTWISE_DATA")
-    if not data:
-        say("benchmarks: routing is skipped: LEASTWISE_DATA names no folder with the tables")
-        return None
-    try:
-        import sklearn  # noqa: F401, PLC0415 - an extra that only training needs
-    except ImportError as error:
-        say(f"benchmarks: routing is skipped: {error}; it is in the extra `train`")
+    data = public_tables("routing", trains=True)
+    if data is None:
         return None
     found = list(_all(Path(data, "routing")))
     same = [one for one in found if one.kind == "same"]

@@ -10,12 +10,11 @@ classifier, by our phrases, by the reference's lists, and by the router as a who
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measure import ROOT, Figure, Quiet, Result, Table, say
+from benchmarks.measure import ROOT, Figure, Quiet, Result, Table, public_tables
 from leastwise.features import Features, cut
 from leastwise.ladder import COMPLEXITIES, Complexity
 from leastwise.routing import Classifier, Router, load_classifier, load_words
@@ -67,16 +66,10 @@ _Labelled = Sequence[tuple[str, str]]
 
 def measure(_turns: int, quiet: Quiet) -> Result | None:
     """Return accuracy and coverage, or None where the data or scikit-learn is not there."""
-    data = os.environ.get("LEASTWISE_DATA")
-    if not data:
-        say("benchmarks: types is skipped: LEASTWISE_DATA names no folder with the tables")
+    data = public_tables("types", trains=True)
+    if data is None:
         return None
-    try:
-        import sklearn  # noqa: F401, PLC0415 - an extra that only training needs
-    except ImportError as error:
-        say(f"benchmarks: types is skipped: {error}; it is in the extra `train`")
-        return None
-    from training.learn import is_test  # noqa: PLC0415 - as above
+    from training.learn import is_test  # noqa: PLC0415 - an extra that only training needs
 
     tables = {name: _rows(Path(data, "text", f"{name}.parquet")) for name in _ANCHORS}
     learned = {name: _learned(rows) for name, rows in tables.items()}

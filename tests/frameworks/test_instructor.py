@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 
 import instructor
 import pydantic
@@ -12,8 +10,7 @@ import pytest
 
 import leastwise
 from leastwise.build import Runtime
-from leastwise.config import load
-from leastwise.simulate import Server, serve
+from leastwise.simulate import Server
 from tests.kit import HAIKU
 
 ASK = [{"role": "user", "content": "Is this spam? Win $1000 now!!!"}]
@@ -23,19 +20,6 @@ class Verdict(pydantic.BaseModel):
     """Whether a message is spam."""
 
     is_spam: bool
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/ledger.db", "XDG_CONFIG_HOME": str(tmp_path)}
-    with Runtime(load(None, environ, cwd=tmp_path)) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize("model", ["haiku", HAIKU])

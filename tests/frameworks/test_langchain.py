@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -16,9 +14,8 @@ from langchain_core.tools import tool
 
 import leastwise
 from leastwise.build import Runtime
-from leastwise.config import load
 from leastwise.ledger import Exchange
-from leastwise.simulate import Server, serve
+from leastwise.simulate import Server
 from tests.kit import HAIKU, OPUS
 
 ASK = "Is this spam? Win $1000 now!!!"
@@ -48,19 +45,6 @@ class Verdict(pydantic.BaseModel):
 def get_weather(city: str) -> str:
     """Return the weather."""
     return f"sunny in {city}"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with serve() as running:
-        yield running
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[Runtime]:
-    environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/ledger.db", "XDG_CONFIG_HOME": str(tmp_path)}
-    with Runtime(load(None, environ, cwd=tmp_path)) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ from leastwise.report.demo import Bill, Sample, bill_json, bill_lines, load_samp
 from leastwise.simulate import Ask, Server, Simulator, serve
 from tests.kit import HAIKU, NOW, OPUS, SONNET
 
+#: A home of each test's own.
+pytestmark = pytest.mark.usefixtures("home")
+
 #: Nano-dollars a token, in and out: the list of 23 Nov 2026, written down a second time.
 RATES = {HAIKU: (100, 500), SONNET: (2_000, 10_000), OPUS: (4_000, 20_000)}
 
@@ -49,15 +52,6 @@ stayed on opus with 79% of the money: hard, under way, or not understood (2
 UNSURE). opus $: claude-opus-5-5 for the same tokens, the baseline (assumed).
 quality   not measured: scripted answers.   next   leastwise report usage.csv
 """
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a home of this test's own."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture

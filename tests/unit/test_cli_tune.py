@@ -17,6 +17,9 @@ from leastwise.routing import load_classifier, load_words
 from leastwise.steps import Record
 from leastwise.stores.sqlite import SqliteStore
 
+#: A home of each test's own.
+pytestmark = pytest.mark.usefixtures("home")
+
 Capture = pytest.CaptureFixture[str]
 OWN = """
 [[type]]
@@ -24,15 +27,6 @@ name = "return slip"
 complexity = "simple"
 examples = ["return slip for shoes", "fill in the return slip", "prepare a return slip, broken lamp"]
 """
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a home of this test's own."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def run(capsys: Capture, *words: str) -> tuple[int, str, str]:

@@ -28,8 +28,7 @@ from leastwise.routing.warmth import (
     as_read,
     break_even_output,
     break_even_turns,
-    cost_of_staying,
-    cost_of_switching,
+    cost_of_turns,
     expected_turns,
     is_prefix,
     lost_tokens,
@@ -95,9 +94,9 @@ def test_a_detour_to_what_is_read_cheaper_than_the_cache_always_pays() -> None:
 def test_one_turn_above_the_cliff_pays_for_long_answers_only(output: int, *, is_cheaper: bool) -> None:
     once = Turns(150_000, 0, output)  # y* = 150,000 x (500 - 200) / (20,000 - 2,500) = 2,571.4
 
-    there = cost_of_switching(once, card(HAIKU, minimum=NEVER))
+    there = cost_of_turns(once, card(HAIKU, minimum=NEVER))
 
-    assert is_cheaper == (there < cost_of_staying(once, card(OPUS)))
+    assert is_cheaper == (there < cost_of_turns(once, card(OPUS), once.prefix))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +149,10 @@ def test_what_turns_cost_here_and_there(
     stay: str, switch: str, prefix: int, *, count: int, minimum: int, costs: tuple[str, str]
 ) -> None:
     coming = turns(prefix, count)
-    found = cost_of_staying(coming, card(stay)), cost_of_switching(coming, card(switch, minimum=minimum))
+    found = (
+        cost_of_turns(coming, card(stay), coming.prefix),
+        cost_of_turns(coming, card(switch, minimum=minimum)),
+    )
 
     for expected, cost in zip(costs, found, strict=True):
         half_a_digit = Fraction(1, 2 * 10 ** len(expected[1:]))
@@ -159,22 +161,22 @@ def test_what_turns_cost_here_and_there(
 
 def test_to_the_last_digit() -> None:
     # opus, three turns: reads of 60,000, 60,900, 61,800 at 200; three times 500 x 5,000 + 400 x 20,000
-    assert 200 * 182_700 + 3 * 10_500_000 == usd(cost_of_staying(turns(60_000, 3), card(OPUS))) * 10**9
+    assert 200 * 182_700 + 3 * 10_500_000 == usd(cost_of_turns(turns(60_000, 3), card(OPUS), 60_000)) * 10**9
     # haiku: 60,500 written at 125; then reads of 60,900, 61,800 at 10, 500 written each; 400 x 500 each
     there = 125 * 60_500 + 10 * 122_700 + 2 * 500 * 125 + 3 * 200_000
-    assert there == usd(cost_of_switching(turns(60_000, 3), card(HAIKU))) * 10**9
+    assert there == usd(cost_of_turns(turns(60_000, 3), card(HAIKU))) * 10**9
     # kept for an hour: written at 200
-    assert 200 * 60_500 + 200_000 == usd(cost_of_switching(turns(60_000), card(HAIKU, HOUR_S))) * 10**9
+    assert 200 * 60_500 + 200_000 == usd(cost_of_turns(turns(60_000), card(HAIKU, HOUR_S))) * 10**9
     # what it has cached already is read
     there = 10 * 40_000 + 125 * 20_500 + 200_000
-    assert there == usd(cost_of_switching(turns(60_000), card(HAIKU), 40_000)) * 10**9
+    assert there == usd(cost_of_turns(turns(60_000), card(HAIKU), 40_000)) * 10**9
 
 
 def test_a_conversation_that_crosses_the_cliff_is_paid_by_the_row_of_each_turn() -> None:
     # 99,500 tokens are written at 125; the next prompt has 100,400: reads 99,900 at 50, writes 500 at 625
     there = 125 * 99_500 + 500 * 400 + 50 * 99_900 + 625 * 500 + 2_500 * 400
 
-    assert there == usd(cost_of_switching(turns(99_000, 2), card(HAIKU))) * 10**9
+    assert there == usd(cost_of_turns(turns(99_000, 2), card(HAIKU))) * 10**9
 
 
 def test_a_prompt_too_short_for_the_cache_is_input_until_it_is_not() -> None:
@@ -182,7 +184,7 @@ def test_a_prompt_too_short_for_the_cache_is_input_until_it_is_not() -> None:
     short = card(OLD_HAIKU, minimum=4_096)
     there = 1_000 * 3_500 + 1_250 * 4_400 + 100 * 4_800 + 1_250 * 500 + 3 * 5_000 * 400
 
-    assert there == usd(cost_of_switching(turns(3_000, 3), short)) * 10**9
+    assert there == usd(cost_of_turns(turns(3_000, 3), short)) * 10**9
 
 
 def test_turns_are_told_in_the_tokens_of_each_model() -> None:
@@ -338,5 +340,5 @@ def test_what_is_extra_in_the_first_turn_is_new_once() -> None:
         1_610 * 200 + 100 * 5_000 + 10 * 20_000,
         1_720 * 200 + 100 * 5_000 + 10 * 20_000,
     ]
-    assert sum(expected) * 1_000_000 == cost_of_staying(coming, card(OPUS))
+    assert sum(expected) * 1_000_000 == cost_of_turns(coming, card(OPUS), coming.prefix)
     assert (1_600, 650) == (coming.prompt, coming.scaled(13, 10).extra)
