@@ -11,8 +11,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -260,6 +260,24 @@ def _usable_store(config: Config, clock: Callable[[], float]) -> Store:
             raise
         _log.warning("the ledger is kept in memory and ends with this process: %s", error)
         return SqliteStore(MEMORY, clock=clock)
+
+
+@contextmanager
+def existing_store(config: Config) -> Iterator[Store | None]:
+    """Open the configured ledger to read it; None where nothing was ever written, and no file is made.
+
+    Raises:
+        StoreError: see `open_store`.
+    """
+    where = config.store.path
+    if where == MEMORY or not Path(where).exists():
+        yield None
+        return
+    store = open_store(config)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 def observed(store: Store, now: float) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from leastwise.build import open_store
+from leastwise.build import existing_store
 from leastwise.cli.console import OK, AsJson, ConfigFile, print_json, say, say_next
-from leastwise.config import MEMORY, Config, load, policy, price_book
+from leastwise.config import Config, load, policy, price_book
 from leastwise.errors import ConfigError
 from leastwise.models import load_models
 from leastwise.report import ledger, messages_log, usage_csv
@@ -79,11 +79,10 @@ _Shown = tuple[Iterable[str], Iterable[Iterable[str]], Mapping[str, Any], str]
 def _of_ledger(settings: Config, window: Window, groups: tuple[str, ...]) -> _Shown:
     by = ledger.check_groups(groups)
     where = settings.store.path
-    if where == MEMORY or not Path(where).exists():
-        found = ledger.empty_ledger(window, by=by, mode=settings.mode, where=where)
-    else:
-        store = open_store(settings)
-        try:
+    with existing_store(settings) as store:
+        if store is None:
+            found = ledger.empty_ledger(window, by=by, mode=settings.mode, where=where)
+        else:
             found = ledger.read_ledger(
                 store,
                 window,
@@ -92,8 +91,6 @@ def _of_ledger(settings: Config, window: Window, groups: tuple[str, ...]) -> _Sh
                 switched_on=policy(settings).switched_on,
                 where=where,
             )
-        finally:
-            store.close()
     return ledger.ledger_lines(found), ledger.ledger_rows(found), ledger.ledger_json(found), found.next
 
 

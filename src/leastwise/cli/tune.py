@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 from cyclopts import App
 
-from leastwise.build import open_store
+from leastwise.build import existing_store
 from leastwise.cli.console import OK, AsJson, ConfigFile, print_json, say_next
-from leastwise.config import MEMORY, load
+from leastwise.config import load
 from leastwise.report.routes import Planner
 from leastwise.report.types import table_json, table_lines
 
@@ -22,15 +21,8 @@ def table(*, as_json: AsJson = False, config: ConfigFile = None) -> int:
     """Print the type table: quality, calls and mean cost of each tier at each type of task."""
     settings = load(config)
     router = Planner(settings, datetime.now(UTC)).router
-    where = settings.store.path
-    if where == MEMORY or not Path(where).exists():
-        seen = []
-    else:
-        store = open_store(settings)
-        try:
-            seen = store.types()
-        finally:
-            store.close()
+    with existing_store(settings) as store:
+        seen = store.types() if store is not None else []
     if as_json:
         print_json(table_json(router, seen))
     else:

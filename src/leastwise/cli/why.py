@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from leastwise.build import open_store
+from leastwise.build import existing_store
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, print_json, say_error, say_next
-from leastwise.config import MEMORY, Config, load
+from leastwise.config import Config, load
 from leastwise.report.why import IDS, read_why, why_json, why_lines
 from leastwise.stores import Story
 
@@ -39,11 +38,5 @@ def why(
 
 
 def _find(settings: Config, call: str) -> Story | None:
-    where = settings.store.path
-    if where == MEMORY or not Path(where).exists():
-        return None
-    store = open_store(settings)
-    try:
-        return store.find(call)
-    finally:
-        store.close()
+    with existing_store(settings) as store:
+        return store.find(call) if store is not None else None

@@ -58,6 +58,9 @@ _IDLE: Final = {
     "mode": "",
 }
 _NOT_MEASURED: Final = "not measured"
+#: Of the classifier's likeliest types, and of the features that push them.
+_TYPES_SHOWN: Final = 3
+_PUSHES_SHOWN: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +247,6 @@ def _weighing_lines(found: Explanation) -> list[str]:
         *labelled("  unsure", found.unsure or "no"),
         *(labelled("  own types", near) if found.own else ()),
     ]
-
-
-_TYPES_SHOWN: Final = 3
-_PUSHES_SHOWN: Final = 12
 
 
 _INNER: Final = frozenset({"has_code_told", "opening", "session_told"})

@@ -176,7 +176,7 @@ class Classifier:
 
     def is_clear(self, guess: Guess) -> bool:
         """Tell whether the shares mean something (see the module)."""
-        return guess.unknown <= self._most_unknown and guess.entropy <= self._most_entropy
+        return not self.why_unclear(guess)
 
     def why_unclear(self, guess: Guess) -> str:
         """Return in words why a guess is not clear, "" for one that is."""

@@ -233,18 +233,16 @@ def turn_costs(turns: Turns, card: Card, cached: int) -> Iterator[int]:
         read = prompt - turns.fresh if is_cached else 0
 
 
-def cost_of_staying(turns: Turns, card: Card) -> int:
-    """Return what the turns cost on A, whose cache is warm: r_A(P + (t-1)(d+y)) + w_A d + o_A y each."""
-    return sum(islice(turn_costs(turns, card, turns.prefix), turns.count))
+def cost_of_turns(turns: Turns, card: Card, cached: int = 0) -> int:
+    """Return what the turns cost on A, staying, or on B, moved to.
 
-
-def cost_of_switching(turns: Turns, card: Card, cached: int = 0) -> int:
-    """Return what the turns cost on B: w_B k(P+d) + o_B k y first, later as staying there.
+    Staying, whose whole prefix is cached: r_A(P + (t-1)(d+y)) + w_A d + o_A y each. On B:
+    w_B k(P+d) + o_B k y first, later as staying there.
 
     Args:
-        turns: In B's own tokens (`Turns.scaled`).
-        card: What B charges; a `minimum` that is never reached prices a move without a cache.
-        cached: What B's own cache holds of the prefix.
+        turns: In the model's own tokens (`Turns.scaled`).
+        card: What it charges; a `minimum` that is never reached prices a move without a cache.
+        cached: What its cache holds of the prefix: P for staying.
     """
     return sum(islice(turn_costs(turns, card, cached), turns.count))
 
@@ -268,7 +266,7 @@ class Option:
     @property
     def cost(self) -> int:
         """What the turns cost, in nano-dollars times a million."""
-        return cost_of_switching(self.turns, self.card, self.cached)
+        return cost_of_turns(self.turns, self.card, self.cached)
 
     @property
     def lost(self) -> int:

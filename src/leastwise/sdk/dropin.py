@@ -107,15 +107,16 @@ class _Routing:
                 state["leastwise_inherited"] = state["_client"]
                 state["_client"] = self._leastwise_connections(timeout=self.timeout)  # type: ignore[attr-defined]  # the SDK's
 
-    def _leastwise_call(self, options: Any, task: Task | None) -> tuple[Mapping[str, Any], Steps[Done]]:
-        """Return the body that the prepared options hold, and the exchange that answers it."""
-        body: Mapping[str, Any] = options.json_data
+    def _leastwise_call(self, options: Any, task: Task | None) -> tuple[Request, Steps[Done]]:
+        """Return the request that the prepared options hold, and the exchange that answers it."""
         headers = self._leastwise_headers(options)
-        request = Request.of(body, version=headers.get("anthropic-version", ""), betas=_betas_in(headers))
+        request = Request.of(
+            options.json_data, version=headers.get("anthropic-version", ""), betas=_betas_in(headers)
+        )
         self._leastwise_list_models()
         retries = options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
         call = self.leastwise.call(request, task or Task(), max_retries=retries, headers=headers)
-        return body, exchange(call, self.leastwise.terms)
+        return request, exchange(call, self.leastwise.terms)
 
     def _leastwise_headers(self, options: Any) -> dict[str, str]:
         """Return the headers, names in lower case; the request's own win, and secrets stay out."""
@@ -128,9 +129,9 @@ class _Routing:
             if isinstance(value, str) and not _SECRET.search(name)
         }
 
-    def _leastwise_options(self, options: Any, body: Mapping[str, Any], step: Send) -> Any:
+    def _leastwise_options(self, options: Any, request: Request, step: Send) -> Any:
         """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
-        known = _betas_in(self._leastwise_headers(options))
+        known: Sequence[str] = request.betas
         if step.is_own:
             plain = {name: step.request.get(name) for name in step.request.names}
             of_key = [beta for beta in known if beta.startswith(_OAUTH)]
@@ -144,7 +145,7 @@ class _Routing:
             )
         attempt = copy.copy(options)
         attempt.max_retries = 0
-        changed = {**body, **step.request.changes}
+        changed = {**options.json_data, **step.request.changes}
         attempt.json_data = {name: value for name, value in changed.items() if value is not LEFT_OUT}
         has_own = isinstance(options.headers, Mapping)
         headers = dict(options.headers) if has_own else {}
@@ -264,10 +265,10 @@ class _SyncRouting(_Routing, hook.Sync):
 
     def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
         """Answer a message by an exchange."""
-        body, steps = self._leastwise_call(options, task)
+        request, steps = self._leastwise_call(options, task)
 
         def upstream(step: Send) -> Reply:
-            attempt = self._leastwise_options(options, body, step)
+            attempt = self._leastwise_options(options, request, step)
             try:
                 payload = send(attempt, self._leastwise_other(step.upstream), is_own=step.is_own)
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller
@@ -292,10 +293,10 @@ class _AsyncRouting(_Routing, hook.Async):
 
     async def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
         """Answer a message by an exchange."""
-        body, steps = self._leastwise_call(options, task)
+        request, steps = self._leastwise_call(options, task)
 
         async def upstream(step: Send) -> Reply:
-            attempt = self._leastwise_options(options, body, step)
+            attempt = self._leastwise_options(options, request, step)
             try:
                 payload = await send(attempt, self._leastwise_other(step.upstream), is_own=step.is_own)
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises reaches the caller

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import parse_qs
 
 from leastwise.messages import JSON
-from leastwise.models import Model, Models
+from leastwise.models import EFFORTS, Model, Models
 from leastwise.simulate.rules import refuse
 
 _UNKNOWN_DAY: Final = date(1970, 1, 1)
@@ -20,8 +20,7 @@ _LONGEST_PAGE: Final = 1000
 
 def lifecycle(model: Model, now: float) -> str:
     """Return a model's stage of life at `now`: retired from the day announced."""
-    is_past = model.retires is not None and model.retires <= datetime.fromtimestamp(now, UTC).date()
-    return "retired" if is_past else model.lifecycle
+    return "retired" if model.is_retired(datetime.fromtimestamp(now, UTC).date()) else model.lifecycle
 
 
 def page(models: Models, query: str, now: float) -> dict[str, JSON]:
@@ -91,7 +90,6 @@ def _capabilities(model: Model) -> dict[str, JSON]:
         return {"supported": yes}
 
     types = ("adaptive", "between_tools", "disabled", "enabled")
-    levels = ("low", "medium", "high", "xhigh", "max")
     return {
         "batch": may(),
         "citations": may(),
@@ -104,7 +102,7 @@ def _capabilities(model: Model) -> dict[str, JSON]:
         },
         "effort": {
             "supported": bool(model.efforts),
-            **{level: may(yes=level in model.efforts) for level in levels},
+            **{level: may(yes=level in model.efforts) for level in EFFORTS},
         },
         "image_input": may(),
         "pdf_input": may(),
