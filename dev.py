@@ -41,7 +41,8 @@ SDKS = {
 LOCKS = {"demo": ("demo.txt",), "test": ("test.txt", "test-nodeps.txt")}
 LOCKS |= {name: (f"{name}.txt",) for name in SDKS}
 #: Set -> the extras that its lock covers.
-EXTRAS = {"demo": ("anthropic",), "test": ("anthropic", "parquet", "uvloop", "test", "dev")}
+EXTRAS = {"demo": ("anthropic",), "test": ("anthropic", "parquet", "postgres", "redis", "uvloop")}
+EXTRAS["test"] += ("test", "servers", "dev")
 EXTRAS |= dict.fromkeys(SDKS, ("anthropic", "test"))
 SOURCES = ("src", "tests", "benchmarks", "training", "examples", "dev.py", "conftest.py")
 #: Marker -> program it needs besides Python, and how to get it.
