@@ -13,6 +13,8 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = (
     "",
     *("demo", "init", "doctor", "route", "report", "why", "on", "off"),
+    *("budget", "budget status", "budget set", "budget raise", "budget log", "budget reconcile"),
+    *("cache", "cache stats", "cache list", "cache show", "cache clear", "cache prune"),
     *("config", "config show", "config check", "config path"),
     *("tune", "tune table", "simulate"),
 )

@@ -69,11 +69,13 @@ def decision(model: str = HAIKU, **changes: Any) -> Decision:
     return structs.replace(made, **changes)
 
 
-def terms(decide: Callable[..., Decision] | Decision | None = None, clock: Clock | None = None) -> Terms:
+def terms(
+    decide: Callable[..., Decision] | Decision | None = None, clock: Clock | None = None, **changes: Any
+) -> Terms:
     """Return terms whose decision is given, or made by a function."""
     made = decide if callable(decide) else lambda *_: decide or decision()
     models = load_models()
-    return Terms(
+    plain = Terms(
         decide=made,
         fit=partial(fit, models=models),
         ladder=DEFAULT_LADDER,
@@ -83,6 +85,7 @@ def terms(decide: Callable[..., Decision] | Decision | None = None, clock: Clock
         clock=clock or Clock(),
         rng=random.Random(1),
     )
+    return replace(plain, **changes)
 
 
 def call(asked: Request | None = None, task: Task | None = None, **changes: Any) -> Call:

@@ -10,9 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leastwise.alone import Budget, Cache
     from leastwise.build import Runtime
     from leastwise.config import Config
     from leastwise.errors import (
+        BudgetExceededError,
+        BudgetUnavailableError,
         ConfigError,
         LeastwiseError,
         LogError,
@@ -28,6 +31,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Anthropic",
     "AsyncAnthropic",
+    "Budget",
+    "BudgetExceededError",
+    "BudgetUnavailableError",
+    "Cache",
     "Code",
     "Config",
     "ConfigError",
@@ -53,9 +60,12 @@ __all__ = [
 ]
 
 _HOMES = {
+    "leastwise.alone": ("Budget", "Cache"),
     "leastwise.build": ("Runtime",),
     "leastwise.config": ("Config",),
     "leastwise.errors": (
+        "BudgetExceededError",
+        "BudgetUnavailableError",
         "ConfigError",
         "LeastwiseError",
         "LogError",

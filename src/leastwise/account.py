@@ -26,11 +26,12 @@ import msgspec
 from msgspec import structs
 
 from leastwise.attempt import MISFITS, Answer, Call, Terms, fitted, moment
-from leastwise.errors import UnknownPriceError, UpstreamFailure
+from leastwise.cache import NO_CACHE, Caching, Stored
+from leastwise.errors import BudgetError, UnknownPriceError, UpstreamFailure
 from leastwise.features import Features
-from leastwise.ladder import Code, Decision, Outcome, Reason
-from leastwise.ledger import Entry, Exchange, Measured
-from leastwise.messages import Request, Usage
+from leastwise.ladder import Code, Decision, Outcome, Reason, Tier
+from leastwise.ledger import Entry, Exchange, Measured, StepDown
+from leastwise.messages import Facts, Request, Usage
 from leastwise.models import canonical
 from leastwise.money import to_usd
 from leastwise.prices import baseline_cost, cost
@@ -52,7 +53,9 @@ class Teller:
     known: Known
     decision: Decision
     fault: str
+    caching: Caching = NO_CACHE
     misfit_field: str = ""
+    capped: tuple[StepDown, ...] = ()
 
     def refused(self, failure: UpstreamFailure) -> Teller:
         """Return a teller for the fallback: what was taken to fit did not, or its server is out of reach."""
@@ -74,6 +77,59 @@ class Teller:
         words = f"our cap of {sent.max_tokens:,} cut it off: asked again{where} with yours"
         return self._instead(model, Code.TRUNCATED, words)
 
+    def stepped_down(self, tier: Tier, short: BudgetError) -> Teller:
+        """Return a teller for a cheaper tier, for what a budget could not cover at this one."""
+        here = self.decision.tier or self.decision.model
+        words = f"budget {short.budget} cannot cover {here}: stepped down to {tier.name}"
+        step = _capped(short, here, tier.name)
+        return replace(self._instead(tier.model, Code.BUDGET_CAP, words), capped=(*self.capped, step))
+
+    def _blocked(self, short: BudgetError) -> Record:
+        cannot = "cannot cover it" if short.account else "cannot be asked"
+        words = f"budget {short.budget} {cannot}: blocked"
+        here = self.decision.tier or self.decision.model
+        reasons = (*self.decision.reasons, Reason(Code.BUDGET_CAP, words, here, here))
+        told = replace(self, decision=structs.replace(self.decision, reasons=reasons))
+        row = told._row("blocked", short.http_status, None)  # noqa: SLF001 - one of its own
+        blocked = (_capped(short, here, ""),) if short.account else ()
+        return Record(row, step_downs=(*self._step_downs(), *blocked))
+
+    def recalled(self, stored: Stored, facts: Facts) -> Record:
+        """Return the row for an answer given again: it cost nothing, and saves the baseline's price."""
+        row = self._row("ok", 200, None)
+        at, book, models = moment(self.call.at), self.terms.book, self.terms.models
+        baseline = self.decision.baseline.model
+        provider = self.terms.ladder.serving(baseline).upstream
+        try:
+            saved = baseline_cost(
+                facts.usage, facts.model or stored.model, baseline, at, book, models, provider=provider
+            )
+            saved_nusd = saved.nusd
+        except UnknownPriceError:
+            saved_nusd = 0  # nothing to compare with
+        served = canonical(facts.model or stored.model)
+        return Record(
+            replace(
+                row,
+                served=served,
+                tier=stored.tier,
+                baseline_nusd=saved_nusd,
+                saved_nusd=saved_nusd,
+                cache="hit",
+            )
+        )
+
+    def _step_downs(self) -> tuple[StepDown, ...]:
+        """Return what budgets did to this request, or put off."""
+        decision, held = self.decision, self.decision.held
+        if held is None or decision.mode not in _CHOSEN:
+            return self.capped
+        reason = next(r for r in decision.reasons if r.code in (Code.BUDGET_CEILING, Code.BUDGET_DEFERRED))
+        trigger = "deferred" if reason.code is Code.BUDGET_DEFERRED else f"above {100 * held.above:.0f}%"
+        percent = float(held.percent)
+        step = StepDown(held.account, held.window, reason.before, reason.after, percent, trigger)
+        return (step, *self.capped)
+
     def _instead(self, model: str, code: Code, words: str) -> Teller:
         """Return a teller for that model, with the reason why, and no clamp."""
         tier = self.terms.ladder.serving(model)
@@ -93,15 +149,18 @@ class Teller:
 
     def abandoned(self, entry: Entry) -> Record:
         """Return the row for a caller who left while `entry` was under way."""
-        return Record(self._row("abandoned", 0, entry), warmth=self._warmth(entry))
+        row, steps = self._row("abandoned", 0, entry), self._step_downs()
+        return Record(row, warmth=self._warmth(entry), step_downs=steps)
 
     def unanswered(self, _entry: Entry) -> Record:
         """Return the row for a caller who left before anything of theirs was sent."""
         return Record(self._row("abandoned", 0, None))
 
-    def failed(self, failure: UpstreamFailure) -> Record:
-        """Return the row for a request that nobody answered."""
-        return Record(self._row("error", failure.status or 0, None))
+    def failed(self, failure: UpstreamFailure | BudgetError) -> Record:
+        """Return the row for a request that nobody answered, or that a budget did not allow."""
+        if isinstance(failure, BudgetError):
+            return self._blocked(failure)
+        return Record(self._row("error", failure.status or 0, None), step_downs=self._step_downs())
 
     def answered(self, answer: Answer) -> Record:
         """Return the row for an answer, whole or cut short."""
@@ -118,6 +177,7 @@ class Teller:
             self._warmth(answer.entry),
             self.known.ask_key,
             self.known.opinion if asked_now else "",
+            self._step_downs(),
         )
 
     def _warmth(self, entry: Entry) -> Warmth | None:
@@ -180,6 +240,7 @@ class Teller:
             misfit_field=self.misfit_field if result != "error" else "",
             checks_nusd=checks_nusd,
             lost_cache_nusd=self._lost(entry, kept) if entry is not None else 0,
+            cache="miss" if self.caching.reads else "",
         )
 
     def _with_cache_kept(self, entry: Entry) -> Usage:
@@ -226,10 +287,24 @@ class Teller:
 
     def outcome(self, record: Record) -> Outcome:
         """Return what was recorded as the outcome for the caller."""
-        return outcome_of(record.exchange, self.call.spent, self.decision.reasons, self.terms)
+        left = self.known.purse.remaining_nusd(canonical(self.decision.model))
+        row, spent = record.exchange, self.call.spent
+        remaining = None if left is None else left - row.spent_nusd
+        return outcome_of(row, spent, self.decision.reasons, self.terms, remaining_nusd=remaining)
 
 
-def outcome_of(row: Exchange, entries: list[Entry], reasons: tuple[Reason, ...], terms: Terms) -> Outcome:
+def _capped(short: BudgetError, before: str, after: str) -> StepDown:
+    return StepDown(short.account, short.window_key, before, after, float(short.percent), "cap")
+
+
+def outcome_of(
+    row: Exchange,
+    entries: list[Entry],
+    reasons: tuple[Reason, ...],
+    terms: Terms,
+    *,
+    remaining_nusd: int | None = None,
+) -> Outcome:
     """Return a row and its entries as an `Outcome`."""
     used: dict[str, Usage] = {}
     for entry in entries:
@@ -260,6 +335,8 @@ def outcome_of(row: Exchange, entries: list[Entry], reasons: tuple[Reason, ...],
         },
         certainty=row.certainty,
         result=row.result,
+        from_cache=row.cache == "hit",
+        budget_remaining_usd=None if remaining_nusd is None else to_usd(remaining_nusd),
     )
 
 

@@ -19,16 +19,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Final
 
+from leastwise.budget import Claim, Limits, Purse
+from leastwise.cache import NO_CACHE, Caching
 from leastwise.compile import Fit
-from leastwise.errors import UnknownPriceError, UpstreamFailure
+from leastwise.errors import BudgetUnavailableError, UnknownPriceError, UpstreamFailure
 from leastwise.features import Features
-from leastwise.ladder import Adviser, Decision, Ladder, Task
-from leastwise.ledger import Certainty, Entry, Purpose, new_id
+from leastwise.ladder import Adviser, Decision, Ladder, Task, Tier
+from leastwise.leasing import cap_of, check_bounded, costs_below, refused, reserve, worst_of
+from leastwise.ledger import Certainty, Charge, Entry, Purpose, Reserved, new_id
 from leastwise.messages import Facts, Reply, Request, Usage
-from leastwise.models import Models
-from leastwise.prices import Cost, PriceBook, cost, worst_case
+from leastwise.models import Models, canonical
+from leastwise.prices import Cost, PriceBook, cost
 from leastwise.routing import Known
 from leastwise.steps import Lease, Record, Relayed, Settle, Sleep, Steps, relay, send
 from leastwise.tally import prompt_bound
@@ -51,8 +55,6 @@ _SERVER_ERROR: Final = 500
 _TOKENS_PER_S: Final = 250
 #: A token of Claude's has more than two bytes in every script measured.
 _BYTES_PER_TOKEN: Final = 2
-#: What a request without a readable `max_tokens` is reserved for.
-_UNKNOWN_MAX_TOKENS: Final = 128_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ class Terms:
         models: What is known of each model.
         policy_hash: Names the policy in force.
         adviser: The small model to ask where nothing else tells what a request is; None to ask none.
+        limits: The budgets.
+        below: Returns the next cheaper tier that a decision may go to, if any (`Router.below`).
+        caching: Returns what a request does with the cache.
         clock: Seconds since the epoch.
         rng: Draws ids, shares and jitter.
     """
@@ -80,11 +85,18 @@ class Terms:
     clock: Callable[[], float]
     rng: random.Random
     adviser: Adviser | None = None
+    limits: Limits = field(default_factory=Limits)
+    below: Callable[[Call, Decision], Tier | None] = lambda _call, _decision: None
+    caching: Callable[[Call], Caching] = lambda _call: NO_CACHE
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request of one caller, as it enters an exchange; `headers` are the caller's, in lower case."""
+    """One request of one caller, as it enters an exchange.
+
+    `headers` are the caller's, names in lower case; `origin` tells which server the caller names, and
+    what else of the address an answer depends on.
+    """
 
     id: str
     at: float
@@ -94,17 +106,22 @@ class Call:
     key: str = ""
     max_retries: int = 2
     headers: Mapping[str, str] = field(default_factory=dict)
+    origin: str = ""
     spent: list[Entry] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A settled attempt: the reply, its final facts, its entry, and what cut it short, if anything."""
+    """A settled attempt: the reply, its final facts, its entry, and what cut it short, if anything.
+
+    `body` returns its bytes, where they were asked for and can be had.
+    """
 
     reply: Reply
     facts: Facts
     entry: Entry
     failure: UpstreamFailure | None = None
+    body: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +137,28 @@ class _Sent:
     id: str
     at: float
     worst: Cost
+    claims: tuple[Claim, ...]
+
+    def reserved(self) -> Reserved:
+        """Return what is to be held until the attempt is settled."""
+        return Reserved(
+            id=self.id,
+            exchange_id=self.call.id,
+            purpose=self.purpose,
+            provider=self.upstream,
+            model=self.request.model,
+            at=self.at,
+            worst_nusd=self.worst.nusd,
+            charges=self._charges(self.worst.nusd),
+        )
+
+    def _charges(self, nusd: int) -> tuple[Charge, ...]:
+        accounts = (claim.account for claim in self.claims)
+        return tuple(Charge(account.id, account.window.key, nusd) for account in accounts)
+
+    def released(self) -> Entry:
+        """Return the entry for an attempt that was never sent."""
+        return self._entry(self.request.model, Usage(), "exact", status=0, facts=Facts(), request_id="")
 
     def entry(self, facts: Facts, *, status: int, request_id: str = "") -> Entry:
         """Return the entry for an answer: exact when it arrived whole, else estimated upwards."""
@@ -158,7 +197,7 @@ class _Sent:
         usage = facts.usage
         if not usage.prompt_tokens:
             usage = Usage(input_tokens=prompt_bound(self.request), speed=_speed(self.request))
-        return replace(usage, output_tokens=min(output, max(_cap(self.request), facts.usage.output_tokens)))
+        return replace(usage, output_tokens=min(output, max(cap_of(self.request), facts.usage.output_tokens)))
 
     def _entry(
         self, model: str, usage: Usage, certainty: Certainty, *, status: int, facts: Facts, request_id: str
@@ -180,6 +219,7 @@ class _Sent:
             certainty=certainty,
             message_id=facts.message_id,
             request_id=request_id,
+            charges=self._charges(priced.nusd),
         )
 
     def _price(self, model: str, usage: Usage) -> Cost:
@@ -222,8 +262,10 @@ def attempt(
     upstream: str,
     *,
     abandoned: Callable[[Entry], Record],
+    purse: Purse,
     purpose: Purpose = "answer",
     counts_unpriced: bool = False,
+    is_kept: bool = False,
 ) -> Steps[Answer]:
     """Send `request` until it is answered or may not be tried again.
 
@@ -233,14 +275,21 @@ def attempt(
         request: What to send, its `model` already chosen.
         upstream: Who serves that model.
         abandoned: Builds the request's row when the caller leaves during this attempt.
+        purse: The budgets that pay for it.
         purpose: What the ledger calls it; repeats are `retry`.
         counts_unpriced: Count a model without a price at $0 instead of refusing it.
+        is_kept: Whether the bytes of the answer are wanted.
 
     Raises:
         UpstreamFailure: the last attempt failed before an answer began.
+        BudgetExceededError: a budget has too little left; nothing was sent for it.
+        UnboundedError: a budget cannot cover what has no bound.
         UnknownPriceError: the model has no price; nothing was sent.
     """
-    parent = ""
+    parent, claims = "", purse.claims(canonical(request.model))
+    is_estimate = terms.limits.unbounded == "estimate"
+    if claims and not is_estimate:
+        check_bounded(request, claims[0].rule.name)
     for turn in range(call.max_retries + 1):
         now = terms.clock()
         sent = _Sent(
@@ -253,9 +302,18 @@ def attempt(
             id=new_id(now, terms.rng),
             at=now,
             worst=_worst(request, upstream, now, terms, counts_unpriced=counts_unpriced),
+            claims=claims,
         )
         parent = parent or sent.id
-        yield Lease(sent.id, call.id, sent.worst.nusd, _on_abandon(sent, abandoned))
+        lease = Lease(sent.reserved(), claims, _on_abandon(sent, abandoned))
+        try:
+            refusal = yield from reserve(lease, terms.limits)
+        except BudgetUnavailableError:
+            yield _settle(call, sent.released())  # it may have been granted, and the word of it lost
+            raise
+        if refusal is not None:
+            costs = costs_below(request, terms.ladder, now, terms.book, is_estimate=is_estimate)
+            raise refused(refusal, sent.worst.nusd, terms.limits, terms.ladder, costs)
         try:
             reply = yield from send(sent.id, upstream, request, is_own=purpose != "answer")
         except UpstreamFailure as failure:
@@ -264,12 +322,13 @@ def attempt(
                 raise
             yield Sleep(pause_s(failure.headers, turn, terms.rng, terms.clock()))
             continue
-        relayed = Relayed(reply.facts)
+        relayed, body = Relayed(reply.facts), reply.body
         if reply.is_live:
-            relayed = yield from relay(reply)
+            relayed = yield from relay(reply, is_kept=is_kept)
+            body = partial(bytes, relayed.body)
         entry = sent.entry(relayed.facts, status=200, request_id=reply.request_id)
         yield _settle(call, entry)
-        return Answer(reply, relayed.facts, entry, relayed.failure)
+        return Answer(reply, relayed.facts, entry, relayed.failure, body)
     raise AssertionError
 
 
@@ -280,34 +339,24 @@ def _settle(call: Call, entry: Entry) -> Settle:
 
 def _on_abandon(
     sent: _Sent, abandoned: Callable[[Entry], Record]
-) -> Callable[[Facts], tuple[Settle, Record]]:
-    def write(facts: Facts) -> tuple[Settle, Record]:
+) -> Callable[[Facts | None], tuple[Settle, Record]]:
+    def write(facts: Facts | None) -> tuple[Settle, Record]:
         settled = next((entry for entry in sent.call.spent if entry.id == sent.id), None)
-        settle = Settle(settled) if settled else _settle(sent.call, sent.entry(facts, status=0))
+        entry = settled or (sent.released() if facts is None else sent.entry(facts, status=0))
+        settle = Settle(settled) if settled else _settle(sent.call, entry)
         return settle, abandoned(settle.entry)
 
     return write
 
 
 def _worst(request: Request, upstream: str, now: float, terms: Terms, *, counts_unpriced: bool) -> Cost:
+    is_estimate = terms.limits.unbounded == "estimate"
     try:
-        return worst_case(
-            prompt_bound(request),
-            _cap(request),
-            request.model,
-            moment(now),
-            terms.book,
-            provider=upstream,
-            is_fast=_speed(request) == "fast",
-        )
+        return worst_of(request, upstream, now, terms.book, is_estimate=is_estimate)
     except UnknownPriceError:
         if counts_unpriced:
             return Cost(0, "")
         raise
-
-
-def _cap(request: Request) -> int:
-    return _UNKNOWN_MAX_TOKENS if request.max_tokens is None else request.max_tokens
 
 
 def _speed(request: Request) -> str:

@@ -6,48 +6,111 @@ the caller leaves early, by an exception, a cancellation, a dropped stream or th
 garbage collector, `abandon` writes what was used so far and closes the generator;
 it blocks nowhere and may run anywhere.
 
-The ledger is never a reason to withhold an answer: its failures are logged,
-counted in `Desk.faults`, and the request goes on.
+The ledger and the cache are never a reason to withhold an answer: their failures are logged,
+counted in `Desk.faults`, and the request goes on. A budget is: what cannot be reserved is not spent.
+
+On an event loop a store that is far, or near and busy, is asked on a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from leastwise.errors import UpstreamFailure
+from leastwise.budget import Refusal
+from leastwise.cache import Found
+from leastwise.errors import BudgetUnavailableError, UpstreamFailure
 from leastwise.exchange import Done
 from leastwise.ladder import Outcome
 from leastwise.messages import Reply
 from leastwise.routing import Known
+from leastwise.sqlite import BusyError
 from leastwise.sse import Tap
-from leastwise.steps import Lease, Load, Record, Relay, Relayed, Send, Settle, Sleep, Step, Steps
-from leastwise.stores import Store
+from leastwise.steps import (
+    Land,
+    Lease,
+    Load,
+    LookUp,
+    Record,
+    Relay,
+    Relayed,
+    Save,
+    Send,
+    Settle,
+    Sleep,
+    Step,
+    Steps,
+)
+from leastwise.stores import CacheStore, Store
 
 _log: Final = logging.getLogger(__name__)
 
 Upstream = Callable[[Send], Reply]
 AsyncUpstream = Callable[[Send], Awaitable[Reply]]
 
+#: Steps that are a store's to carry out, and that somebody waits for.
+AtStore = Load | LookUp | Lease | Save
+#: A step for the driver to carry out, or the end.
+Asked = Send | Sleep | Relay | AtStore | Done
+#: What steps are answered with.
+Answered = Reply | Relayed | Known | Found | Refusal | BudgetUnavailableError | None
+
 T = TypeVar("T")
 
 
 class Desk:
-    """The ledger as drivers see it: it answers `Load` and writes, and fails without harm.
+    """Ledger, budgets and cache as drivers see them; only a lease that cannot be had stops a request.
+
+    Args:
+        store: The ledger with its budgets.
+        clock: Seconds since the epoch.
+        open_cache: Opens the kept answers when the first request asks for them; None where none are kept.
 
     Attributes:
-        faults: How often the ledger failed since the start.
+        faults: How often ledger or cache failed since the start.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float],
+        open_cache: Callable[[], CacheStore] | None = None,
+    ) -> None:
         self.store = store
+        self._open_cache = open_cache
+        self._cache: CacheStore | None = None
+        self._opening = threading.Lock()
         self.faults = 0
         self._clock = clock
+
+    @property
+    def cache(self) -> CacheStore | None:
+        """The kept answers, opened if need be; None where none are kept."""
+        if self._cache is None and self._open_cache is not None:
+            with self._opening:
+                if self._cache is None:
+                    self._cache = self._open_cache()
+        return self._cache
+
+    def close(self) -> None:
+        """Write what is waiting and close the stores."""
+        if self._cache is not None:
+            self._cache.close()
+        self.store.close()
+
+    def is_near(self, step: AtStore) -> bool:
+        """Tell whether a step takes microseconds, so that an event loop may wait for it."""
+        if isinstance(step, LookUp | Save):
+            cache = self.read(lambda: self.cache, None)
+            return cache is None or cache.is_near
+        has_budget = bool(step.claims if isinstance(step, Lease) else step.accounts)
+        return not has_budget or self.store.is_near
 
     def known(self, step: Load) -> Known:
         """Answer `Load`; when the ledger fails, nothing is known."""
@@ -59,9 +122,20 @@ class Desk:
                 tenant=step.tenant,
                 session=step.session,
                 ask_key=step.ask_key,
+                accounts=step.accounts,
             ),
             Known(),
         )
+
+    def look_up(self, step: LookUp) -> Found:
+        """Answer `LookUp`; when the cache fails, nothing is found and nobody waits."""
+        nothing = Found(is_leading=True)
+
+        def ask() -> Found:
+            cache = self.cache
+            return nothing if cache is None else cache.look_up(step.key, leads=step.leads)
+
+        return self.read(ask, nothing)
 
     def read(self, ask: Callable[[], T], otherwise: T) -> T:
         """Return what `ask` reads; when the ledger fails, `otherwise`."""
@@ -71,9 +145,36 @@ class Desk:
             self._count("reading")
             return otherwise
 
-    def lease(self, step: Lease) -> None:
-        """Reserve before sending."""
-        self._do(lambda: self.store.lease(step))
+    def lease(self, step: Lease, *, may_wait: bool) -> Refusal | None:
+        """Reserve before sending; without a claim there is nothing to reserve.
+
+        Raises:
+            BusyError: `may_wait` is false and the store is busy.
+            BudgetUnavailableError: a budget cannot be asked.
+        """
+        if not step.claims:
+            return None
+        try:
+            return self.store.lease(step, may_wait=may_wait)
+        except (BusyError, BudgetUnavailableError):
+            raise
+        except Exception as error:
+            self._count("asking")
+            names = ", ".join(dict.fromkeys(claim.rule.name for claim in step.claims))
+            message = f"budget {names} cannot be asked, so nothing is spent: {type(error).__name__}: {error}"
+            raise BudgetUnavailableError(message) from error
+
+    def save(self, step: Save) -> None:
+        """Keep an answer."""
+        cache = self.read(lambda: self.cache, None)
+        if cache is not None:
+            self._do(lambda: cache.save(step.key, step.stored))
+
+    def land(self, key: str, *, frees: bool = False) -> None:
+        """Give up the lead on a key."""
+        cache = self._cache
+        if cache is not None:
+            self._do(lambda: cache.land(key, frees=frees))
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
         """Write these steps together."""
@@ -93,7 +194,7 @@ class Desk:
         """Count a failure, and log the first, then ever more seldom: a full disk must not fill the log."""
         self.faults += 1
         if self.faults & (self.faults - 1) == 0:
-            _log.exception("%s the ledger failed (%d times so far): the request goes on", what, self.faults)
+            _log.exception("%s the store failed (%d times so far): the request goes on", what, self.faults)
 
 
 class Life:
@@ -114,21 +215,25 @@ class Life:
         self._desk = desk
         self._may_wait = may_wait
         self._lease: Lease | None = None
+        self._is_sent = False  # since that lease
+        self._lead = ""  # the key whose answer others may be waiting for
+        self._is_kept = False
+        self._body = bytearray()
         self._unwritten: list[Settle | Record] = []  # a settlement waits for the row that follows it
         self._open = [True]  # popped once, by whoever ends this life: `list.pop` is atomic
         self.tap = Tap()
         self.outcome: Outcome | None = None
         self.exchange_id = ""
 
-    def begin(self) -> Send | Sleep | Relay | Done:
+    def begin(self) -> Asked:
         """Run to the first step that needs a driver."""
         return self._run(lambda: next(self._steps))
 
-    def answer(self, value: Reply | Relayed | None) -> Send | Sleep | Relay | Done:
+    def answer(self, value: Answered) -> Asked:
         """Send the answer of the last step; run to the next that needs a driver."""
         return self._run(lambda: self._steps.send(value))
 
-    def fail(self, failure: UpstreamFailure) -> Send | Sleep | Relay | Done:
+    def fail(self, failure: UpstreamFailure) -> Asked:
         """Throw a failed `Send` into the exchange; run to the next step that needs a driver.
 
         Raises:
@@ -136,32 +241,80 @@ class Life:
         """
         return self._run(lambda: self._steps.throw(failure))
 
-    def _run(self, advance: Callable[[], Step]) -> Send | Sleep | Relay | Done:
+    def _run(self, advance: Callable[[], Step]) -> Asked:
         try:
             step = advance()
-            while not isinstance(step, Send | Sleep | Relay):
-                step = self._steps.send(self._carry_out(step))
+            while True:
+                if isinstance(step, Send | Sleep | Relay):
+                    break
+                if isinstance(step, AtStore):
+                    if isinstance(step, Lease):  # noted before the store hears of it
+                        self._write()  # what an attempt before it held is free again
+                        self._lease, self._is_sent = step, False
+                        self.exchange_id = step.reserved.exchange_id
+                    if not (self._may_wait or self._desk.is_near(step)):
+                        return step
+                    try:
+                        value = self.ask(step, may_wait=self._may_wait)
+                    except BusyError:
+                        return step
+                else:
+                    value = None
+                    self._carry_out(step)
+                step = self._steps.send(value)
             self._write()
         except StopIteration as stop:
             done = stop.value
             assert isinstance(done, Done)
             self.outcome = done.outcome
+            self._land()
             return done
+        if isinstance(step, Send):
+            self._is_sent = True
+        elif isinstance(step, Relay):
+            self._is_kept = step.is_kept
         return step
 
-    def _carry_out(self, step: Load | Lease | Settle | Record) -> Known | None:
-        if isinstance(step, Load):
-            return self._desk.known(step)
-        if isinstance(step, Lease):
-            self._lease = step  # before the store hears of it: from here on leaving leaves a row
-            self.exchange_id = step.exchange_id
-            self._desk.lease(step)
-            return None
+    def ask(self, step: AtStore, *, may_wait: bool = True) -> Answered:
+        """Have a store carry out a step, and return its answer; may run on any thread.
+
+        Raises:
+            BusyError: `may_wait` is false and the store is busy.
+        """
+        match step:
+            case Load():
+                return self._desk.known(step)
+            case LookUp():
+                found = self._desk.look_up(step)
+                if found.is_leading and step.leads:
+                    self._lead = step.key
+                    if not self._open:  # the caller left meanwhile
+                        self._land()
+                return found
+            case Lease():
+                try:
+                    return self._desk.lease(step, may_wait=may_wait)
+                except BudgetUnavailableError as error:
+                    return error
+            case Save():
+                self._desk.save(step)
+                self._lead = ""
+                return None
+
+    def _carry_out(self, step: Settle | Record | Land) -> None:
+        if isinstance(step, Land):
+            self._land(frees=True)
+            return
         self._unwritten.append(step)
         if isinstance(step, Record):
             self._write()
             self._lease = None
-        return None
+
+    def _land(self, *, frees: bool = False) -> None:
+        """Let others ask for what this request was asking for."""
+        key, self._lead = self._lead, ""
+        if key:
+            self._desk.land(key, frees=frees)
 
     def _write(self) -> None:
         """Write what waits, in one transaction."""
@@ -176,13 +329,26 @@ class Life:
     def feed(self, chunk: bytes) -> None:
         """Count bytes of a live reply; a stream's last event ends it, whatever the caller does after it."""
         self.tap.feed(chunk)
+        if self._is_kept:
+            self._body += chunk
         if self.tap.facts.is_complete:
             self.finish()
 
     def finish(self, failure: UpstreamFailure | None = None) -> None:
         """End a live reply whose last byte has passed, or that `failure` cut short."""
         if self._claim():
-            self.answer(Relayed(self.tap.finish(), failure))
+            step = self.answer(Relayed(self.tap.finish(), failure, bytes(self._body)))
+            while isinstance(
+                step, Load | LookUp | Lease | Save
+            ):  # a far store, and nobody who could wait for it
+                step = self._later(step)
+
+    def _later(self, step: Load | LookUp | Lease | Save) -> Asked:
+        """Go on without waiting for a far store; only an answer to be kept is left at the end of a reply."""
+        assert isinstance(step, Save)
+        self._lead = ""
+        threading.Thread(target=self._desk.save, args=(step,), name="leastwise-save", daemon=True).start()
+        return self.answer(None)
 
     def leave(self) -> None:
         """End a live reply that the caller closed: by its own end if that was seen, else abandoned."""
@@ -199,10 +365,11 @@ class Life:
         self._lease, self._unwritten = None, []
         try:
             if lease is not None and not any(isinstance(step, Record) for step in steps):
-                steps = [*steps, *lease.on_abandon(self.tap.facts)]
+                steps = [*steps, *lease.on_abandon(self.tap.facts if self._is_sent else None)]
             for step in steps:  # written twice is as good as once
                 self._desk.post(step)
         finally:
+            self._land()
             self._steps.close()
 
     def _claim(self) -> bool:
@@ -266,6 +433,8 @@ def run(
                         return Result(step.reply.payload.take(), life, is_live=True)
                     case Done():
                         return Result(step.reply.payload, life, is_live=False)
+                    case _:
+                        step = life.answer(life.ask(step))
     except UpstreamFailure as failure:
         cause = failure.cause
     raise cause
@@ -300,6 +469,8 @@ async def run_async(
                         return Result(step.reply.payload.take(), life, is_live=True)
                     case Done():
                         return Result(step.reply.payload, life, is_live=False)
+                    case _:
+                        step = life.answer(await asyncio.to_thread(life.ask, step))
     except UpstreamFailure as failure:
         cause = failure.cause
     raise cause

@@ -4,7 +4,11 @@
     ├── ConfigError            a setting, rule, ladder or price row is wrong
     ├── RequestError           a request cannot be read (gateway: 400)
     ├── UnknownPriceError      a model has no price, so it is not called (400)
-    ├── StoreError             the ledger cannot be opened, read or written
+    ├── StoreError             the ledger, or another store, cannot be opened, read or written
+    ├── BudgetError            a budget does not allow this call
+    │   ├── BudgetExceededError      it has too little left (402)
+    │   └── BudgetUnavailableError   it cannot be asked, so nothing is spent; also a StoreError (503)
+    ├── UnboundedError         a budget cannot cover what has no bound (400)
     ├── LogError               a file given to `report` or `route` cannot be read
     └── UpstreamFailure        one attempt upstream failed; carries the original
 
@@ -17,6 +21,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
 from types import MappingProxyType
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -63,6 +69,79 @@ class UnknownPriceError(LeastwiseError):
 
 class StoreError(LeastwiseError):
     """The ledger cannot be opened, read or written; names the file and the mend."""
+
+
+class BudgetError(LeastwiseError):
+    """A budget does not allow this call; nothing was sent for it.
+
+    Attributes:
+        budget: Its name.
+        account: The account within it, such as `team-a|key=alice`.
+        window_key: Which of its windows.
+        spent_usd: Spent in the window so far.
+        limit_usd: What this call had to stay within.
+        percent: How much of the budget's own limit is spent, in per cent.
+    """
+
+    budget = ""
+    account = ""
+    window_key = ""
+    spent_usd = Decimal(0)
+    limit_usd = Decimal(0)
+    percent = Decimal(100)
+
+
+class BudgetUnavailableError(BudgetError, StoreError):
+    """The store of a budget with a cap cannot be asked, so nothing may be spent."""
+
+    http_status = 503
+
+
+class BudgetExceededError(BudgetError):
+    """A budget has too little left for this call; nothing was sent for it.
+
+    Attributes:
+        reserved_usd: Reserved for calls under way.
+        needed_usd: The most that this call could have cost.
+        resets_at: When the window begins anew; None for one that does not, or that rolls.
+        works: Tiers that what is left would still pay for.
+        headers: What a gateway adds to the answer: clients must not try again by themselves.
+    """
+
+    http_status = 402
+    api_type = "billing_error"
+    headers: Mapping[str, str] = MappingProxyType({"x-should-retry": "false"})
+
+    def __init__(
+        self,
+        words: str,
+        *,
+        budget: str = "",
+        account: str = "",
+        window_key: str = "",
+        spent_usd: Decimal = Decimal(0),
+        reserved_usd: Decimal = Decimal(0),
+        limit_usd: Decimal = Decimal(0),
+        needed_usd: Decimal = Decimal(0),
+        percent: Decimal = Decimal(100),
+        resets_at: datetime | None = None,
+        works: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(words)
+        self.budget = budget
+        self.account = account
+        self.window_key = window_key
+        self.spent_usd = spent_usd
+        self.reserved_usd = reserved_usd
+        self.limit_usd = limit_usd
+        self.needed_usd = needed_usd
+        self.percent = percent
+        self.resets_at = resets_at
+        self.works = works
+
+
+class UnboundedError(RequestError):
+    """A request has a part whose cost has no bound, and a budget with a cap would pay for it."""
 
 
 class LogError(LeastwiseError):

@@ -1,18 +1,20 @@
 """What happens to a request: this page is the order of the product.
 
-    read -> route (a small model advises) -> [lease -> compile -> send -> settle] per attempt -> record
+    read -> cache -> route (a small model advises)
+         -> [lease -> compile -> send -> settle] per attempt -> save -> record
 
 `exchange` is a generator that does no I/O: it yields the steps of `steps` and a
 driver carries them out. Whatever of ours fails on the way, the request is still
 answered, by the model it asked for or by the baseline, and the fault is counted.
 A swapped request that the upstream refuses as unfit is sent once more, as
 received; an answer that a cap of ours or the model's own limit cut off is asked for
-again with the caller's own cap. All attempts are in the ledger and in what was spent.
+again with the caller's own cap. What a budget cannot cover goes to the next cheaper tier, or is
+blocked: that alone withholds an answer. All attempts are in the ledger and in what was spent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import Final
@@ -20,12 +22,16 @@ from typing import Final
 from leastwise import features
 from leastwise.account import Teller
 from leastwise.attempt import MISFITS, Answer, Call, Terms, attempt, fitted, note_fault
-from leastwise.errors import LeastwiseError, UpstreamFailure
+from leastwise.budget import Payer, Purse
+from leastwise.cache import Caching
+from leastwise.errors import BudgetError, BudgetExceededError, LeastwiseError, UpstreamFailure
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Baseline, Code, Decision, Outcome, Reason
 from leastwise.messages import Reply, Request
+from leastwise.models import canonical
+from leastwise.recall import caching_of, give_again, keep, recall
 from leastwise.routing import Known, baseline_of
-from leastwise.steps import Steps, load
+from leastwise.steps import Load, Steps, load
 from leastwise.triage import advice, key_of, wants_advice
 
 _CLOSED: Final = frozenset({401, 403})
@@ -47,43 +53,75 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
 
     Raises:
         UpstreamFailure: no answer could be had; the row is written.
+        BudgetExceededError: a budget has too little left; the row is written.
+        BudgetUnavailableError: a budget cannot be asked; the row is written.
+        UnboundedError: a budget cannot cover a part of the request; nothing was sent.
         UnknownPriceError: the model has no price; nothing was sent.
         ConfigError: the task names a tier that does not exist.
     """
     read, fault = _read(call)
-    session = read.session if read.marks_cache else ""
-    ask_key = key_of(call, terms, read)
-    known = yield from load(call.task.tag or "", read.tool_use_ids, call.tenant, session, ask_key)
-    draw = _draw(call, terms, read)
-    decision, fault = _decide(call, terms, read, known, fault, draw=draw)
-    tell = Teller(call, terms, read, known, decision, fault)
-    if not fault and wants_advice(decision, terms, read):
-        known = yield from advice(call, terms, read, known, ask_key, abandoned=tell.unanswered)
-        decision, fault = _decide(call, terms, read, known, fault, draw=draw)
-        tell = Teller(call, terms, read, known, decision, fault)
-    ask = partial(attempt, call, terms, counts_unpriced=decision.mode == "off")
+    caching = caching_of(call, terms, read, fault)
+    is_stream = call.request.is_stream
+    stored = (yield from recall(caching, is_stream=is_stream)) if caching.reads else None
+    if stored is not None:
+        outcome = yield from give_again(call, terms, read, stored)
+        return Done(Reply(stored), outcome)
+    tell = yield from _routed(call, terms, read, caching, fault)
+    ask = partial(attempt, call, terms, purse=tell.known.purse, is_kept=caching.keeps)
+    may_be_unpriced = tell.decision.mode == "off"
 
-    try:
-        sent = _compiled(call, terms, decision)
+    answer: Answer | None = None
+    while True:
+        sent = _compiled(call, terms, tell.decision)
         try:
-            answer = yield from ask(sent, decision.upstream, abandoned=tell.abandoned)
-        except UpstreamFailure as failure:
-            if not _goes_back(failure, decision, terms):
+            upstream = tell.decision.upstream
+            answer = yield from ask(sent, upstream, abandoned=tell.abandoned, counts_unpriced=may_be_unpriced)
+        except (UpstreamFailure, BudgetError) as failure:
+            if answer is not None and isinstance(failure, BudgetError):
+                break  # the answer was cut off by a cap of ours, and is better than nothing
+            instead = _instead(call, terms, tell, failure)
+            if instead is None:
+                yield tell.failed(failure)
                 raise
-            tell = tell.refused(failure)
-            sent = _compiled(call, terms, tell.decision)
-            answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
-        while _was_clamped(answer, sent, tell.decision):
+            tell = instead
+        else:
+            if not _was_clamped(answer, sent, tell.decision):
+                break
             tell = tell.truncated(sent, limit=_fitted(call, terms, tell.decision).max_tokens)
-            sent = _compiled(call, terms, tell.decision)
-            answer = yield from ask(sent, tell.decision.upstream, abandoned=tell.abandoned)
-    except UpstreamFailure as failure:
-        yield tell.failed(failure)
-        raise
 
+    if caching.keeps:
+        yield keep(caching, answer, tell)
     record = tell.answered(answer)
     yield record
     return Done(answer.reply, tell.outcome(record))
+
+
+def _routed(call: Call, terms: Terms, read: Features, caching: Caching, fault: str) -> Steps[Teller]:
+    """Decide where the request goes, by what is known of it and, where it counts, a small model's advice."""
+    known, ask_key = yield from _known(call, terms, read)
+    draw = _draw(call, terms, read)
+    decision, fault = _decide(call, terms, read, known, fault, draw=draw)
+    tell = Teller(call, terms, read, known, decision, fault, caching)
+    if fault or not wants_advice(decision, terms, read):
+        return tell
+    known = yield from advice(call, terms, read, known, ask_key, abandoned=tell.unanswered)
+    decision, fault = _decide(call, terms, read, known, fault, draw=draw)
+    return Teller(call, terms, read, known, decision, fault, caching)
+
+
+def _known(call: Call, terms: Terms, read: Features) -> Steps[tuple[Known, str]]:
+    """Return what the ledger knows of the request and what budgets say of it, and the key of its ask."""
+    ask_key = key_of(call, terms, read)
+    payer = Payer(read.session if terms.limits.rules else "", call.key, call.task.tag or "", call.tenant)
+    purse = Purse(terms.limits.rules, payer, call.at, call.task.critical, read.in_tool_loop)
+    models = (canonical(model) for model in (call.request.model, *(tier.model for tier in terms.ladder)))
+    session = read.session if read.marks_cache else ""
+    tag, accounts = call.task.tag or "", purse.accounts(models)
+    known = yield from load(Load(tag, read.tool_use_ids, call.tenant, session, ask_key, accounts))
+    if purse.rules:
+        purse = replace(purse, standings=known.standings, raised=known.raised)
+        known = replace(known, purse=purse)
+    return known, ask_key
 
 
 def _read(call: Call) -> tuple[Features, str]:
@@ -118,6 +156,16 @@ def _decide(
     except Exception as error:  # noqa: BLE001 - routing must never cost the caller an answer
         fault = note_fault("routing", error)
     return _escape(call, terms, known, fault), fault
+
+
+def _instead(call: Call, terms: Terms, tell: Teller, failure: UpstreamFailure | BudgetError) -> Teller | None:
+    """Return a teller for where else the request may go: back to the asked model, or to a cheaper tier."""
+    if isinstance(failure, UpstreamFailure):
+        return tell.refused(failure) if _goes_back(failure, tell.decision, terms) else None
+    if not isinstance(failure, BudgetExceededError) or tell.read.in_tool_loop:
+        return None
+    cheaper = terms.below(call, tell.decision)
+    return None if cheaper is None else tell.stepped_down(cheaper, failure)
 
 
 def _goes_back(failure: UpstreamFailure, decision: Decision, terms: Terms) -> bool:

@@ -24,6 +24,9 @@ COMPLEXITIES: tuple[Complexity, ...] = get_args(Complexity)
 Mode = Literal["observe", "enforce", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 HowBaseline = Literal["asked", "learned", "stated", "assumed"]
+#: What a request may do with the cache: nothing; be answered from it; also be kept in it; only be kept anew.
+CacheUse = Literal["off", "read", "write", "refresh"]
+CACHE_USES: tuple[CacheUse, ...] = get_args(CacheUse)
 
 #: Model names that ask us to choose; the second is shown by pickers that list only `claude...`.
 AUTO = ("auto", "claude-auto")
@@ -154,6 +157,10 @@ class Task:
         has_tools: Whether the answer may call tools; read off the request when None.
         instead_of: The model that would have been called without Leastwise: the baseline of `auto`.
         route: False sends this request untouched to the model it asks for (`auto`: to the baseline).
+        critical: Whether budgets must not step this task down; a cap may let it go on.
+        cache: Whether an equal request's answer may be given again and kept: True or False, or
+            `read` (given, not kept), `write` (the same as True), `refresh` (asked anew, and kept), `off`.
+            None for what the configuration says.
     """
 
     description: str | None = None
@@ -167,6 +174,8 @@ class Task:
     has_tools: bool | None = field(default=None, kw_only=True)
     instead_of: str | None = field(default=None, kw_only=True)
     route: bool = field(default=True, kw_only=True)
+    critical: bool = field(default=False, kw_only=True)
+    cache: bool | CacheUse | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -177,6 +186,9 @@ class Task:
         if self.complexity is not None and self.complexity not in COMPLEXITIES:
             message = f"complexity={self.complexity!r}: expected one of {', '.join(COMPLEXITIES)}"
             raise ValueError(message)
+        if isinstance(self.cache, str) and self.cache not in CACHE_USES:
+            message = f"cache={self.cache!r}: expected True, False or one of {', '.join(CACHE_USES)}"
+            raise ValueError(message)
         if self.instead_of in AUTO:
             message = f"instead_of={self.instead_of!r}: name the model that would have been called"
             raise ValueError(message)
@@ -185,6 +197,13 @@ class Task:
             if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
                 message = f"{name}={size!r}: expected a whole number from 1"
                 raise ValueError(message)
+
+    @property
+    def cache_use(self) -> CacheUse | None:
+        """What this task says of the cache; None when it says nothing."""
+        if isinstance(self.cache, bool):
+            return "write" if self.cache else "off"
+        return self.cache
 
     @property
     def output_tokens(self) -> int | None:
@@ -215,6 +234,8 @@ class Code(StrEnum):
     # limit
     NOT_ALLOWED = "not_allowed"
     CEILING = "asked_is_ceiling"
+    BUDGET_CEILING = "budget_ceiling"
+    BUDGET_DEFERRED = "budget_deferred"
     UNFIT = "unfit"
     ADAPTED = "adapted"
     # not routed at all
@@ -226,6 +247,8 @@ class Code(StrEnum):
     MISFIT = "misfit"
     UNREACHED = "unreached"
     TRUNCATED = "truncated"
+    BUDGET_CAP = "budget_cap"
+    CACHED = "cached"
     ESCAPED = "escaped"
 
 
@@ -257,6 +280,26 @@ class Baseline(msgspec.Struct, frozen=True):
     how: HowBaseline
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A budget's ceiling in force: the dearest tier that may be chosen, and why."""
+
+    tier: str
+    budget: str
+    account: str
+    window: str
+    percent: Decimal
+    above: Decimal
+
+    @property
+    def words(self) -> str:
+        """The reason in words."""
+        return (
+            f"budget {self.budget} at {self.percent:.0f}% (above {100 * self.above:.0f}%): "
+            f"nothing above {self.tier}"
+        )
+
+
 class Decision(msgspec.Struct, frozen=True):
     """Which model runs, instead of which, and why.
 
@@ -275,6 +318,7 @@ class Decision(msgspec.Struct, frozen=True):
         reasons: One per step that had a say, in order; `deciding` picks the last word.
         baseline: What the cost is compared with.
         input_tokens: Estimated prompt size, in the chosen model's tokens.
+        held: The ceiling of a budget that moved it, or will at the next human turn.
     """
 
     model: str
@@ -291,6 +335,7 @@ class Decision(msgspec.Struct, frozen=True):
     reasons: tuple[Reason, ...]
     baseline: Baseline
     input_tokens: int
+    held: Held | None = None
 
     @property
     def reason(self) -> str:

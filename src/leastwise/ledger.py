@@ -2,6 +2,7 @@
 
 `Exchange`: one row per request, whatever became of it. `Entry`: one per upstream
 attempt that may have cost something. `Charge`: which budget windows paid an entry.
+`Reserved`: what is held for an attempt under way. `StepDown`: what a budget made cheaper.
 A lease's id, its entry's id and the idempotency key are one ULID. Stores keep
 these values (`stores`), reports only read them (`report`); no SQL here.
 """
@@ -51,6 +52,27 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
+class StepDown:
+    """One time that a budget had a request answered by a cheaper tier, or would have.
+
+    Attributes:
+        account: The budget's account, such as `team-a|key=alice`.
+        window_key: The window of it.
+        before: The tier or model chosen first.
+        after: The one chosen instead; the same where it was put off to the next human turn.
+        percent: How much of the limit was spent, in per cent.
+        trigger: `above 70%`, `cap` where a reservation did not fit, or `deferred`.
+    """
+
+    account: str
+    window_key: str
+    before: str
+    after: str
+    percent: float
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One upstream attempt: what it used and what it cost.
 
@@ -92,6 +114,51 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved:
+    """What is held for one attempt until it is settled; enough to write its entry if nobody else does.
+
+    Attributes:
+        id: The lease's and the entry's id.
+        exchange_id: The request it serves.
+        purpose: Why it is made.
+        provider: Who will bill it.
+        model: The model asked.
+        at: When it was reserved, seconds since the epoch.
+        worst_nusd: The most that it can cost.
+        charges: The budget windows that hold it, with `worst_nusd` each.
+        owner: The process that made it, as its store names it; "" where no store has it yet.
+    """
+
+    id: str
+    exchange_id: str
+    purpose: Purpose
+    provider: str
+    model: str
+    at: float
+    worst_nusd: int
+    charges: tuple[Charge, ...] = ()
+    owner: str = ""
+
+    def lost(self) -> Entry:
+        """Return the entry for an attempt whose process died: nobody knows what it cost, so the most."""
+        return Entry(
+            id=self.id,
+            exchange_id=self.exchange_id,
+            purpose=self.purpose,
+            provider=self.provider,
+            model=self.model,
+            asked_at=self.at,
+            status=0,
+            usage=Usage(),
+            price_row="",
+            cost_nusd=self.worst_nusd,
+            worst_nusd=self.worst_nusd,
+            certainty="lost",
+            charges=self.charges,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """One request's whole life, as one row.
 
@@ -104,7 +171,8 @@ class Exchange:
         served: The model that answered, or "" when none did.
         tier: Its tier, or "".
         upstream: The upstream that served.
-        result: `ok`, `error`, `cut` (the stream broke), or `abandoned` (the caller left).
+        result: `ok`, `error`, `cut` (the stream broke), `abandoned` (the caller left), or `blocked`
+            (a budget had too little left).
         status: HTTP status of the last attempt, 200 for an answer, 0 when no answer came.
         decision_json: Reasons, complexity, features: what `why` shows. Never text of a prompt.
         policy_hash: The policy in force.
@@ -123,6 +191,8 @@ class Exchange:
         misfit_field: What of the request it refused, where it said so, or "".
         lost_cache_nusd: The part of `spent_nusd` for reading anew what the session had in the prompt cache
             of the model it was moved from.
+        cache: `hit` where an answer was given again, `miss` where none was there, "" where none was
+            looked for.
     """
 
     id: str
@@ -161,6 +231,7 @@ class Exchange:
     misfit_field: str = ""
     lost_cache_nusd: int = 0
     checks_nusd: int = 0
+    cache: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ Sources: https://docs.claude.com/en/api/messages and .../messages-streaming
 
 from __future__ import annotations
 
-from collections.abc import Iterator, KeysView, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 import msgspec
@@ -168,6 +168,16 @@ class Request:
         """Return how many bytes a top-level member was received in; None when it did not come as bytes."""
         raw = self._raw.get(name)
         return None if raw is None else memoryview(raw).nbytes
+
+    def raw(self, name: str) -> bytes:
+        """Return the bytes of a top-level member: as received, else as they would be sent.
+
+        Raises:
+            KeyError: it is absent.
+            TypeError: a value that JSON cannot hold.
+        """
+        raw = self._raw.get(name)
+        return _ENCODE.encode(self._decoded[name]) if raw is None else bytes(raw)
 
     def spells(self, name: str, text: str) -> bool:
         """Tell whether the bytes in which a top-level member was received contain `text`."""
@@ -494,11 +504,13 @@ class Reply:
             for a live stream a `Held` of it.
         facts: What it says of itself; for a live stream, nothing yet.
         request_id: The upstream's `request-id`, or "".
+        body: Returns the answer's bytes, for one that is to be kept; None where they cannot be had.
     """
 
     payload: Any
     facts: Facts = Facts()
     request_id: str = ""
+    body: Callable[[], bytes] | None = field(default=None, compare=False)
 
     @property
     def is_live(self) -> bool:

@@ -56,10 +56,17 @@ class Database:
         path: The file; its directory is made, both private to the user.
         migrations: SQL scripts; number n brings a file from schema n to n + 1. Only ever appended to.
         durability: `process` survives a kill of any process, `power` a power cut too.
+        what: What the file is, in errors.
 
     Raises:
         StoreError: the file cannot be opened, is not a database, or was written by a newer version.
+
+    Attributes:
+        name: What messages call it.
+        is_near: A call takes microseconds.
     """
+
+    is_near = True
 
     def __init__(
         self,
@@ -67,8 +74,11 @@ class Database:
         migrations: Sequence[str],
         *,
         durability: Literal["process", "power"] = "process",
+        what: str = "ledger",
     ) -> None:
+        self._what = what
         self.path = MEMORY if str(path) == MEMORY else str(Path(path).absolute())  # a daemon moves
+        self.name = self.path
         self._migrations = tuple(migrations)
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
         self._lock = threading.RLock()
@@ -131,7 +141,7 @@ class Database:
                 return lock, connection
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
-        return StoreError(f"the ledger {self.path!r} failed: {error}. {_MEND}")
+        return StoreError(f"the {self._what} {self.path!r} failed: {error}. {_MEND}")
 
     def _open(self) -> sqlite3.Connection:
         try:
@@ -144,7 +154,7 @@ class Database:
                 connection.close()
                 raise
         except (sqlite3.Error, OSError) as error:
-            message = f"cannot open the ledger {self.path!r}: {error}. {_MEND}"
+            message = f"cannot open the {self._what} {self.path!r}: {error}. {_MEND}"
             raise StoreError(message) from error
         return connection
 
@@ -169,7 +179,7 @@ class Database:
         found, newest = _schema_of(connection), len(self._migrations)  # another process may have been first
         if found > newest:
             message = (
-                f"the ledger {self.path!r} has schema {found}, this version of Leastwise knows up to "
+                f"the {self._what} {self.path!r} has schema {found}, this version of Leastwise knows up to "
                 f"{newest}: upgrade Leastwise, or name another file"
             )
             raise StoreError(message)
@@ -268,7 +278,7 @@ def _tries() -> Iterator[None]:
         time.sleep(pause_s)
         waited_s += pause_s
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-    message = "the ledger was locked by another process for ten seconds; is one of them stuck?"
+    message = "the file was locked by another process for ten seconds; is one of them stuck?"
     raise StuckError(message)
 
 

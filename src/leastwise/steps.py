@@ -13,8 +13,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from leastwise.errors import UpstreamFailure
-from leastwise.ledger import Entry, Exchange, Measured
+from leastwise.budget import Account, Claim, Refusal
+from leastwise.cache import Found, Stored
+from leastwise.errors import BudgetUnavailableError, UpstreamFailure
+from leastwise.ledger import Entry, Exchange, Measured, Reserved, StepDown
 from leastwise.messages import Facts, Reply, Request
 from leastwise.routing import Known, Warmth
 
@@ -34,20 +36,48 @@ class Load:
     tenant: str = "local"
     session: str = ""
     ask_key: str = ""
+    accounts: tuple[Account, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Look for a kept answer under this key; answered by `Found`.
+
+    Where nothing is kept, the first to look with `leads` does: it alone asks, until it saves, lands, or
+    its exchange ends.
+    """
+
+    key: str
+    leads: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Land:
+    """Give up the lead on this key: the answer is none to keep, so all who wait may ask for themselves."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Keep an answer under this key; its body is made when it is kept."""
+
+    key: str
+    stored: Stored
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Reserve `worst_nusd` under this id before the attempt is sent.
+    """Reserve the worst case of an attempt before it is sent: in all accounts, or in none.
 
-    `on_abandon` is registered first: it builds what to write when the caller leaves
-    before `Record`, from the facts seen until then.
+    Answered by None when granted, else by a `Refusal`. Without claims there is nothing to reserve.
+    `on_abandon` is registered first: it builds what to write when the caller leaves before `Record`,
+    from the facts seen until then, None when the attempt was never sent.
     """
 
-    entry_id: str
-    exchange_id: str
-    worst_nusd: int
-    on_abandon: Callable[[Facts], tuple[Settle, Record]]
+    reserved: Reserved
+    claims: tuple[Claim, ...]
+    on_abandon: Callable[[Facts | None], tuple[Settle, Record]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +96,22 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """Hand the live reply to the caller; answered by `Relayed` when its last byte has passed."""
+    """Hand the live reply to the caller; answered by `Relayed` when its last byte has passed.
+
+    `is_kept` asks for all of its bytes, to be kept.
+    """
 
     reply: Reply
+    is_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """How a live reply ended: what the tap counted, and the failure that cut it short, if any."""
+    """How a live reply ended: what the tap counted, the failure that cut it short, if any, and its bytes."""
 
     facts: Facts
     failure: UpstreamFailure | None = None
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +137,7 @@ class Record:
     warmth: Warmth | None = None
     ask_key: str = ""
     opinion: str = ""
+    step_downs: tuple[StepDown, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +147,35 @@ class Sleep:
     seconds: float
 
 
-Step = Load | Lease | Send | Relay | Settle | Record | Sleep
+Step = Load | LookUp | Lease | Send | Relay | Settle | Save | Land | Record | Sleep
 Steps = Generator[Step, object, T]
 
 
-def load(tag: str, tool_use_ids: tuple[str, ...], tenant: str, session: str, ask_key: str) -> Steps[Known]:
+def load(step: Load) -> Steps[Known]:
     """Yield `Load` and return its typed answer."""
-    known = yield Load(tag, tool_use_ids, tenant, session, ask_key)
+    known = yield step
     assert isinstance(known, Known)
     return known
+
+
+def look_up(key: str, *, leads: bool) -> Steps[Found]:
+    """Yield `LookUp` and return its typed answer."""
+    found = yield LookUp(key, leads)
+    assert isinstance(found, Found)
+    return found
+
+
+def lease(step: Lease) -> Steps[Refusal | None]:
+    """Yield `Lease` and return its typed answer.
+
+    Raises:
+        BudgetUnavailableError: a budget cannot be asked; it comes as the answer.
+    """
+    refusal = yield step
+    if isinstance(refusal, BudgetUnavailableError):
+        raise refusal
+    assert refusal is None or isinstance(refusal, Refusal)
+    return refusal
 
 
 def send(entry_id: str, upstream: str, request: Request, *, is_own: bool = False) -> Steps[Reply]:
@@ -129,8 +185,8 @@ def send(entry_id: str, upstream: str, request: Request, *, is_own: bool = False
     return reply
 
 
-def relay(reply: Reply) -> Steps[Relayed]:
+def relay(reply: Reply, *, is_kept: bool = False) -> Steps[Relayed]:
     """Yield `Relay` and return its typed answer."""
-    relayed = yield Relay(reply)
+    relayed = yield Relay(reply, is_kept)
     assert isinstance(relayed, Relayed)
     return relayed

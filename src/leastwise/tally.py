@@ -23,7 +23,11 @@ _CEILING_PER_DOCUMENT: Final = 100_000
 #: No model takes a longer prompt, and a refused one costs nothing: the bound of what has no size here.
 LARGEST_WINDOW: Final = 1_000_000
 
-_GROWING_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "tool_search")
+_GROWING_TOOLS: Final = ("web_search", "web_fetch", "code_execution", "tool_search", "advisor")
+_WEB_SEARCH: Final = "web_search"
+#: Members by which the API may run other models, or the same one again, as often as it sees fit.
+_UNBOUNDED_MEMBERS: Final = ("mcp_servers", "fallbacks", "thread")
+_COMPACTION: Final = "compact"
 _GROWING_MEMBERS: Final = frozenset({"mcp_servers", "container"})
 
 _TOOL_RESULT_CHARS: Final = 6 * 3 + 40  # three names, an id and its kind
@@ -56,6 +60,45 @@ def prompt_ceiling(request: Request) -> int:
     tally = tally_of(request)
     text = _text_bytes(request) // _BYTES_PER_TOKEN
     return text + _MOST_PER_IMAGE * tally.images + _CEILING_PER_DOCUMENT * tally.documents
+
+
+def unbounded_part(request: Request) -> str:
+    """Return the part of a request that bounds neither how often the model runs nor which, or ""."""
+    for name in _UNBOUNDED_MEMBERS:
+        if request.get(name):
+            return name
+    edits = request.get("context_management")
+    edits = edits.get("edits") if isinstance(edits, dict) else None
+    for edit in blocks_of(edits):
+        if str(edit.get("type")).startswith(_COMPACTION):
+            return f"context_management: {edit['type']}"
+    for tool in _server_tools(request):
+        if _uses(tool) is None:
+            return f"tool {tool['type']} without max_uses"
+    return ""
+
+
+def most_runs(request: Request) -> tuple[int, int]:
+    """Return how often the API may run the model for one answer, and how often it may search.
+
+    Each use of a tool of the API's own runs the model once more, on the prompt and what was found.
+    Parts that have no bound count as nothing: see `unbounded_part`.
+    """
+    uses = [(str(tool["type"]), _uses(tool) or 0) for tool in _server_tools(request)]
+    searches = sum(count for kind, count in uses if kind.startswith(_WEB_SEARCH))
+    return 1 + sum(count for _, count in uses), searches
+
+
+def _server_tools(request: Request) -> list[dict[str, JSON]]:
+    """Return the tools that the API itself runs."""
+    return [
+        tool for tool in blocks_of(request.get("tools")) if str(tool.get("type")).startswith(_GROWING_TOOLS)
+    ]
+
+
+def _uses(tool: Mapping[str, JSON]) -> int | None:
+    count = tool.get("max_uses")
+    return count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
 
 
 def _prompt_bound(request: Request) -> int:

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from typing import Any, Final
 
 from leastwise.attempt import Call, Terms, attempt, fitted
-from leastwise.errors import UpstreamFailure
+from leastwise.errors import BudgetError, UpstreamFailure
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Adviser, Code, Decision
 from leastwise.ledger import Entry
@@ -84,9 +84,10 @@ def advice(
             question,
             adviser.upstream,
             abandoned=abandoned,
+            purse=known.purse,
             purpose="classifier",
         )
-    except UpstreamFailure:
+    except (UpstreamFailure, BudgetError):
         return known
     kind = _kind_in(answer.reply.payload)
     return replace(known, opinion=kind, ask_key=ask_key) if kind in adviser.kinds else known

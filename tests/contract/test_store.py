@@ -9,7 +9,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
@@ -20,13 +20,18 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from leastwise.budget import Account, BudgetRule, Claim, Raise, Standing, Window
 from leastwise.errors import StoreError
-from leastwise.ledger import Charge, Entry, Exchange, Measured, new_id
+from leastwise.ledger import Charge, Entry, Exchange, Measured, Reserved, StepDown, new_id
 from leastwise.messages import Usage
 from leastwise.routing import Warmth
 from leastwise.steps import Lease, Record, Settle
-from leastwise.stores import GROUPS, Line, Query, Store, Story, TypeLine
+from leastwise.stores import GROUPS, Line, Query, Store, Story, TypeLine, recover
+from leastwise.stores.redis import RedisBudgets
+from leastwise.stores.split import Split
+from leastwise.stores.sql import SqlStore
 from leastwise.stores.sqlite import SqliteStore
+from tests.servers import age, url_of
 
 NOW = 1_795_435_200.0  # 2026-11-23 12:00 UTC
 HOUR_S = 3600
@@ -47,6 +52,10 @@ Kind = Callable[[Path, Clock], Store]
 KINDS: dict[str, Kind] = {
     "file": lambda folder, clock: SqliteStore(folder / "leastwise.db", keep_days=30, clock=clock),
     "memory": lambda _, clock: SqliteStore(":memory:", keep_days=30, clock=clock),
+    "split": lambda folder, clock: Split(
+        SqliteStore(folder / "leastwise.db", keep_days=30, clock=clock, keeps_budgets=False),
+        RedisBudgets(url_of(folder)),
+    ),
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -59,6 +68,26 @@ def opened(kind: str, clock: Clock | None = None) -> Iterator[Store]:
             yield store
         finally:
             store.close()
+
+
+Two = tuple[Store, Store, Callable[[float], None]]
+
+
+@pytest.fixture(params=KINDS)
+def kind_of_two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Two]:
+    """Return two owners of one ledger, and what lets time pass for them."""
+    clock = Clock()
+
+    def pass_time(seconds: float) -> None:
+        clock.now += seconds
+        if isinstance(first, Split):
+            age(url_of(tmp_path), seconds)
+
+    first, second = (KINDS[request.param](tmp_path, clock) for _ in range(2))
+    if isinstance(first, SqlStore):
+        second = SqlStore(first.database, first._dialect, clock=clock)  # another in memory were empty
+    with closing(first), closing(second):
+        yield first, second, pass_time
 
 
 @pytest.fixture(params=KINDS)
@@ -110,7 +139,7 @@ def sums_of(store: Store, *by: str, **given: Any) -> dict[tuple[str, ...], Line]
 
 def test_a_request_is_found_as_it_was_written(store: Store) -> None:
     row = exchange(tag="mail", session="s", saved_nusd=-17, latency_s=0.25, fault="cache", would="x")
-    row = replace(row, lost_cache_nusd=5, misfit_field="thinking")
+    row = replace(row, lost_cache_nusd=5, misfit_field="thinking", cache="miss")
     usage = Usage(1, 2, 3, 4, 5, 6, 7, "priority", "fast", "us")
     paid = (Charge("team-a", "2026-11", 150_000), Charge("team-a", "session s", 50_000))
     attempt = entry(row, usage=usage, message_id="msg_1", request_id="req_1", charges=paid, parent="p")
@@ -205,10 +234,143 @@ def test_a_small_models_word_is_kept_for_its_ask(store: Store) -> None:
 
 def test_a_lease_reserves_nothing_without_a_budget(store: Store) -> None:
     row = exchange()
-    lease = Lease(new_id(NOW, rng), row.id, 900_000, lambda _: (Settle(entry(row)), Record(row)))
-    store.lease(lease)
+    held = Reserved(new_id(NOW, rng), row.id, "answer", "anthropic", "claude-haiku-5-5", NOW, 900_000)
+    lease = Lease(held, (), lambda _: (Settle(entry(row)), Record(row)))
 
+    assert None is store.lease(lease, may_wait=False)
+    assert ([], [], None) == (store.reserved(), store.windows(), store.find(row.id))
+
+
+def reserve(store: Store, row: Exchange, *budgets: str, worst_nusd: int = 900_000) -> Reserved:
+    """Hold this for a request in windows of these budgets."""
+    paid = tuple(Charge(budget, "2026-11-01T00:00Z", worst_nusd) for budget in budgets)
+    id_ = new_id(row.at, rng)
+    held = Reserved(id_, row.id, "answer", "anthropic", "claude-haiku-5-5", row.at, worst_nusd, paid)
+    claims = tuple(Claim(account_of(budget), 10**9, BudgetRule(budget, 10**9)) for budget in budgets)
+    assert None is store.lease(
+        Lease(held, claims, lambda _: (Settle(held.lost()), Record(row))), may_wait=True
+    )
+    return held
+
+
+def account_of(budget: str) -> Account:
+    return Account(budget, Window("2026-11-01T00:00Z", "2026-11-01T00:00Z"))
+
+
+def paid_by(held: Reserved, cost_nusd: int) -> Entry:
+    paid = tuple(replace(charge, nusd=cost_nusd) for charge in held.charges)
+    return replace(held.lost(), cost_nusd=cost_nusd, certainty="exact", charges=paid)
+
+
+def in_accounts(store: Store) -> dict[tuple[str, str], int]:
+    return {(line.account, line.window_key): line.standing.spent_nusd for line in store.windows()}
+
+
+@pytest.mark.parametrize("way", ["write", "write soon", "post"])
+def test_a_row_settles_its_lease(store: Store, way: str) -> None:
+    row = exchange(spent_nusd=400)
+    attempt = paid_by(reserve(store, row, "a", "b"), 400)
+    for step in (Settle(attempt), Record(row)):
+        if way == "post":
+            store.post(step)
+        else:
+            store.write(step, may_wait=way == "write")
+    store.flush()
+
+    assert Story(row, (attempt,)) == store.find(row.id)
+    assert {"a": Standing(400, 0, 1), "b": Standing(400, 0, 1)} == store.known(
+        "", (), NOW, accounts=[account_of("a"), account_of("b"), account_of("c")]
+    ).standings
+    assert in_accounts(store) == store.charged()
+
+
+def test_routing_knows_what_was_added_to_budgets_for_now(store: Store) -> None:
+    def raised(at: float) -> dict[str, int]:
+        return dict(store.known("", (), at, accounts=[account_of("a")]).raised)
+
+    assert {} == raised(NOW)
+    for nusd, until in ((5, NOW + 1), (7, NOW + 9), (11, NOW)):
+        store.add_raise(Raise("a", nusd, until, "why", "who", NOW - 1))
+    store.add_raise(Raise("b", 1, NOW + 9, "why", "who", NOW - 1))
+
+    assert [{"a": 12, "b": 1}, {"a": 7, "b": 1}, {}] == [raised(at) for at in (NOW, NOW + 1, NOW + 9)]
+    assert {} == store.known("", (), NOW).raised
+
+
+def test_charges_add_up_to_what_accounts_hold(store: Store) -> None:
+    early, late = exchange(at=NOW - HOUR_S), exchange()
+    for row, cost_nusd, budgets in ((early, 5, "ab"), (late, 70, "a"), (late, 0, "c")):
+        write(store, Settle(paid_by(reserve(store, row, *budgets), cost_nusd)))
+    november = "2026-11-01T00:00Z"
+
+    assert {("a", november): 75, ("b", november): 5, ("c", november): 0} == store.charged()
+    assert in_accounts(store) == store.charged()
+    assert {("a", november): 70, ("c", november): 0} == store.charged(since=NOW - 60)
+
+
+def test_the_entries_that_an_account_paid_for(store: Store) -> None:
+    early, late = exchange(at=NOW - HOUR_S), exchange()
+    of_both, of_one, free = (
+        paid_by(reserve(store, row, *budgets), cost_nusd)
+        for row, cost_nusd, budgets in ((late, 5, "ab"), (early, 70, "a"), (late, 0, "a"))
+    )
+    write(store, *map(Settle, (of_both, of_one, free)))
+
+    assert [of_one, of_both] == store.entries_of("a", NOW - DAY_S)
+    assert [of_both] == store.entries_of("a", NOW - 60) == store.entries_of("b", 0.0)
+    assert [] == store.entries_of("c", 0.0)
+
+
+def test_an_attempt_is_found_before_its_request_is(store: Store) -> None:
+    row = exchange()
+    held = reserve(store, row, "a", "b")
+    assert None is store.entry(held.id)
+    for cost_nusd, known in ((held.worst_nusd, held.lost()), (0, paid_by(held, 0)), (0, held.lost())):
+        store.post(Settle(known))
+        found = store.entry(held.id)
+        assert found is not None
+        assert ([cost_nusd] * 2, row.id) == ([one.nusd for one in found.charges], found.exchange_id)
+
+    assert paid_by(held, 0) == store.entry(held.id)
     assert None is store.find(row.id)
+
+
+def test_what_dead_processes_had_reserved_is_lost_until_somebody_knows_better(kind_of_two: Two) -> None:
+    store, other, pass_time = kind_of_two
+    row, also = exchange(), exchange(at=NOW + 1)
+    held, and_held = reserve(other, row, "a"), reserve(other, also, "a", worst_nusd=7)
+    reserve(store, exchange(), "b")
+    pass_time(21)
+    store.beat()
+    lost = [held.lost(), and_held.lost()]
+
+    assert lost == recover(store) == store.lost()
+    assert [] == recover(store)
+    assert {"a": Standing(900_007, 0, 2), "b": Standing(0, 900_000, 0)} == store.standings(
+        [account_of("a"), account_of("b")]
+    )
+    known = paid_by(held, 400)
+    other.write(Settle(known), Record(row), may_wait=True)
+    assert [and_held.lost()] == store.lost()
+    assert Story(row, (known,)) == store.find(row.id)
+    assert {"a": Standing(407, 0, 2)} == store.standings([account_of("a")])
+    assert in_accounts(store) == {**store.charged(), ("b", "2026-11-01T00:00Z"): 0}
+
+
+def test_what_budgets_made_cheaper_is_kept_the_newest_first(store: Store) -> None:
+    down = StepDown("a|tag=x", "2026-11-01T00:00Z", "opus", "sonnet", 72.5, "above 70%")
+    put_off = replace(down, after="opus", trigger="deferred")
+    early, late, plain = exchange(at=NOW - 5), exchange(), exchange()
+    for step in (
+        Record(late, step_downs=(down,)),
+        Record(early, step_downs=(put_off,)),
+        Record(plain),
+        Record(late, step_downs=(put_off,)),
+    ):
+        store.write(step, may_wait=True)
+
+    assert [(NOW, late.id, down), (NOW - 5, early.id, put_off)] == store.step_downs()
+    assert [(NOW, late.id, down)] == store.step_downs(1)
 
 
 names = st.sampled_from(["", "a", "b"])
@@ -230,6 +392,7 @@ rows = st.lists(
         baseline_how=st.sampled_from(["asked", "assumed"]),
         certainty=st.sampled_from(["exact", "estimated", "lost"]),
         fault=names,
+        cache=st.sampled_from(["", "hit", "miss"]),
         latency_s=st.floats(0, 600),
         **dict.fromkeys(
             ("spent_nusd", "baseline_nusd", "saved_nusd", "could_nusd", "discarded_nusd", "lost_cache_nusd"),
@@ -287,6 +450,9 @@ def summed(group: tuple[str, ...], of: list[Exchange]) -> Line:
         checks_nusd=sum(row.checks_nusd for row in of),
         lost_cache_nusd=sum(row.lost_cache_nusd for row in of),
         assumed_nusd=sum(row.baseline_nusd for row in of if row.baseline_how == "assumed"),
+        cache_hits=sum(row.cache == "hit" for row in of),
+        cache_misses=sum(row.cache == "miss" for row in of),
+        cache_nusd=sum(row.saved_nusd for row in of if row.cache == "hit"),
         input_tokens=sum(row.input_tokens for row in of),
         output_tokens=sum(row.output_tokens for row in of),
     )
@@ -528,6 +694,8 @@ def test_what_is_past_its_time_goes_but_sums_stay(kind: str) -> None:
 
         assert [None, young] == [story and story.exchange for story in map(store.find, (old.id, young.id))]
         assert 2 == store.sums(Query())[0].calls
+        assert in_accounts(store) == store.charged()  # an account's sum outlasts the entries it is of
+        assert {("b", "w"): 1} == store.charged(since=NOW - 30 * DAY_S)
         again = exchange(id=old.id, at=old.at)  # its entries and charges went with it
         write(store, Record(again))
         assert Story(again, ()) == store.find(old.id)

@@ -64,6 +64,35 @@ Days of leave in the first year?      sonnet  signals: ~# tokens in, 40 out, too
 Days in a leap year?                  opus    unsure, so not cheap: baseline claude-opus-5-5
                                       7 in, 158 out, $0.003188
 """,
+    "05_cache.py": """\
+[API]   $0.000080  What is the capital of France?
+[API]   $0.000080  What is 2 + 2?
+[CACHE] $0.000000  What is the capital of France?
+[API]   $0.000080  Who wrote Romeo and Juliet?
+[CACHE] $0.000000  What is 2 + 2?
+[CACHE] $0.000000  What is the capital of France?
+[API]   $0.000080  What is  2 + 2?
+3 of 7 from the cache (43%), 3 calls and $0.000240 saved
+""",
+    "06_budget.py": """\
+          opus    $0.003196, $0.020304 left  Explain how a lock works.
+critical  opus    $0.003236, $0.017068 left  Review this clause: either party may end it at any time.
+          opus    $0.003188, $0.013880 left  What is a hash table?
+          opus    $0.003208, $0.010672 left  Explain recursion with an example.
+          opus    $0.003192, $0.007480 left  What is a linked list?
+critical  opus    $0.003224, $0.004256 left  Assess the risk of this change to our payments.
+          sonnet  $0.000636, $0.003620 left  What does a compiler do?
+          sonnet  $0.000634, $0.002986 left  Define polymorphism.
+critical  opus    $0.000668, $0.002318 left  Is it safe to take two of these tablets every hour?
+          haiku   $0.000032, $0.002286 left  What is a binary tree?
+          haiku   $0.000032, $0.002255 left  What is a closure?
+
+Stepped down:
+  opus -> sonnet at 82% (above 70%)
+  opus -> sonnet at 85% (above 70%)
+  opus -> haiku at 90% (above 90%)
+  opus -> haiku at 90% (above 90%)
+""",
 }
 
 

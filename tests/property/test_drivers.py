@@ -9,6 +9,7 @@ from typing import Literal
 from hypothesis import given
 from hypothesis import strategies as st
 
+from leastwise.budget import BudgetRule, Limits, Refusal
 from leastwise.client import Desk, Result, run, run_async
 from leastwise.errors import UpstreamFailure
 from leastwise.exchange import exchange
@@ -47,6 +48,9 @@ STREAM = (
 )
 
 
+LIMITS = Limits((BudgetRule("all", 10**15), BudgetRule("day", 10**14, window="day")))
+
+
 class Listening(SqliteStore):
     """A ledger that notes which leases it was asked for."""
 
@@ -54,9 +58,10 @@ class Listening(SqliteStore):
         super().__init__(path, clock=clock)
         self.leased: list[str] = []
 
-    def lease(self, lease: Lease) -> None:
-        self.leased.append(lease.entry_id)
-        super().lease(lease)
+    def lease(self, lease: Lease, *, may_wait: bool) -> Refusal | None:
+        refusal = super().lease(lease, may_wait=may_wait)
+        self.leased.append(lease.reserved.id)
+        return refusal
 
 
 class Upstream:
@@ -115,7 +120,8 @@ def play(
     store = Listening(":memory:", clock=clock)
     desk = Desk(store, clock)
     made = decision(HAIKU, asked=OPUS, mode="enforce", baseline=Baseline(OPUS, "asked"), max_tokens=clamp)
-    steps = exchange(call(request(OPUS, max_tokens=1_000), max_retries=retries), terms(made, clock))
+    asked = call(request(OPUS, max_tokens=1_000), max_retries=retries)
+    steps = exchange(asked, terms(made, clock, limits=LIMITS))
     upstream = Upstream(script, clock)
 
     async def pause(seconds: float) -> None:
@@ -136,6 +142,10 @@ def play(
     entries = [entry for one in stories for entry in one.entries]
     (count,) = store.database.rows("SELECT COUNT(*) AS n FROM entry")
     assert len(entries) == count["n"]
+    books = {(one.account, one.window_key): one.standing for one in store.windows()}
+    assert {key: standing.spent_nusd for key, standing in books.items()} == store.charged()
+    assert all(0 == standing.leased_nusd for standing in books.values())
+    assert {standing.spent_nusd for standing in books.values()} == {sum(entry.cost_nusd for entry in entries)}
     store.close()
     return [one.exchange for one in stories], entries, store.leased
 

@@ -65,6 +65,8 @@ def sync(client: leastwise.Anthropic, *, streams: bool) -> None:
 
     client.messages.create(model="auto", max_tokens=1, messages=[], task="classify")  # type: ignore[call-overload]
     leastwise.Anthropic(mode="enfroce")  # type: ignore[arg-type]
+    leastwise.AsyncAnthropic(budget_usd=5.00)
+    leastwise.Anthropic(budget_usd="5")  # type: ignore[arg-type]
 
 
 async def asynchronous(client: leastwise.AsyncAnthropic) -> None:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leastwise.attempt import Answer, attempt, may_retry, moment, pause_s
+from leastwise.budget import Purse
 from leastwise.errors import UnknownPriceError, UpstreamFailure
 from leastwise.ledger import Entry
 from leastwise.messages import Facts, Held, Iteration, Reply, Request, Usage
@@ -37,9 +38,8 @@ def drive(
 ) -> tuple[list[Any], Answer | UpstreamFailure]:
     """Answer each `Send` and `Relay` in turn; return all steps, and the end."""
     waiting = list(answers)
-    steps = attempt(
-        call(asked, max_retries=3), terms(clock=clock), asked, "anthropic", abandoned=never, **given
-    )
+    given = {"abandoned": never, "purse": Purse(), **given}
+    steps = attempt(call(asked, max_retries=3), terms(clock=clock), asked, "anthropic", **given)
     seen: list[Any] = []
     try:
         step = next(steps)
@@ -132,8 +132,8 @@ def test_what_may_be_repeated(status: int | None, expected: bool) -> None:  # no
 def test_each_attempt_has_its_own_lease_which_its_entry_closes() -> None:
     seen, end = drive(request(HAIKU), failed(), failed(), reply())
     leases = [step for step in seen if isinstance(step, Lease)]
-    assert [lease.entry_id for lease in leases] == [entry.id for entry in entries(seen)]
-    assert 3 == len({lease.entry_id for lease in leases})
+    assert [lease.reserved.id for lease in leases] == [entry.id for entry in entries(seen)]
+    assert 3 == len({lease.reserved.id for lease in leases})
     assert ["req_9", "req_9", "req_1"] == [entry.request_id for entry in entries(seen)]
     assert isinstance(end, Answer)
     assert 25_000 == end.entry.cost_nusd <= end.entry.worst_nusd
@@ -240,5 +240,5 @@ def test_an_answer_in_parts_of_unknown_price_is_not_withheld() -> None:
 
 def test_an_unreadable_cap_is_reserved_for_as_the_largest() -> None:
     seen, _ = drive(request(HAIKU, max_tokens="many"), reply())
-    assert seen[0].worst_nusd >= 128_000 * 500
+    assert seen[0].reserved.worst_nusd >= 128_000 * 500
     assert moment(NOW).tzinfo is UTC

@@ -10,7 +10,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import fields
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,6 +21,7 @@ from typing import Any
 
 import pytest
 
+from leastwise.budget import BudgetRule
 from leastwise.catalogue import Catalogue
 from leastwise.cli import doctor, main
 from leastwise.cli.config import edited_file
@@ -30,10 +33,12 @@ from leastwise.config import Config, load, settings
 from leastwise.errors import ConfigError, UpstreamFailure
 from leastwise.ladder import Mode
 from leastwise.ledger import Exchange
+from leastwise.money import NUSD_PER_USD as USD
 from leastwise.routing import Switch
 from leastwise.simulate import serve
 from leastwise.steps import Record
 from leastwise.stores.sqlite import SqliteStore
+from tests.paid import paid, reserve, settle
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -73,6 +78,8 @@ def test_help_names_the_commands_in_groups_and_imports_none(capsys: pytest.Captu
         "why",
         "on",
         "off",
+        "budget",
+        "cache",
         "config",
         "tune",
         "simulate",
@@ -439,7 +446,7 @@ def test_every_setting_of_the_template_is_its_default_or_said_to_be_an_example(u
     config = load()
 
     differing = {one.key for one in settings(config) if defaults.get(one.key) != one.value}
-    assert {"reroute", "store.url", "rule.1", "type.1", "switch.1", "price.1"} == differing
+    assert {"reroute", "store.url", "rule.1", "type.1", "switch.1", "price.1", "budget.1"} == differing
     named = {key.partition(".")[0] for key in config.origins}
     assert named >= {one.key.partition(".")[0] for one in settings(Config())}
 
@@ -472,7 +479,7 @@ def test_init_with_a_key_notes_which_models_the_account_has(
 
 
 def test_a_model_that_the_account_lacks_is_noted() -> None:
-    noted = [line for line in template(["claude-haiku-5-5"]).splitlines() if "account" in line]
+    noted = [line for line in template(["claude-haiku-5-5"]).splitlines() if "your account" in line]
 
     assert [
         'model = "claude-haiku-5-5"   # your account has it',
@@ -674,6 +681,65 @@ def test_doctor_counts_the_calls_that_a_fault_of_ours_left_unrouted(tmp_path: Pa
 
     words = "1 of 2 calls in 7 days went unrouted: a fault of Leastwise"
     assert [("warn", words, "leastwise report; please tell us what the log says")] == with_fault
+
+
+@pytest.mark.parametrize(
+    ("budgets", "warned"),
+    [
+        ({"s": "session"}, ["s counts by session, which callers name: another name has another limit"]),
+        ({"t": "tag", "m": "model"}, ["t counts by tag, which callers name: another name has another limit"]),
+        ({"t": "tag", "k": "key"}, []),
+        ({"t": "tag", "all": "global"}, []),
+        ({"k": "key"}, []),
+    ],
+)
+def test_doctor_tells_budgets_that_callers_can_dodge(
+    user: Path, budgets: dict[str, str], warned: list[str]
+) -> None:
+    rows = (f'[[budget]]\nname = "{name}"\nscope = ["{scope}"]' for name, scope in budgets.items())
+    write(user, "\n".join(f"{row}\nlimit_usd = 1" for row in rows))
+
+    expected = [("warn", words, "leastwise budget set all --limit USD") for words in warned]
+    assert expected == examined({}, "budget")
+
+
+def test_doctor_tells_what_dead_processes_left(user: Path, tmp_path: Path) -> None:
+    write(user, '[[budget]]\nname = "all"\nlimit_usd = 10\nwindow = "total"\n')
+    budget, now = BudgetRule("all", 10 * USD, window="total"), time.time()
+    file = tmp_path / "ledger.db"
+    environ = {"LEASTWISE_STORE_URL": f"sqlite:///{file}"}
+    with closing(SqliteStore(file)) as store:
+        reserve(store, budget, now, 2)
+        settle(store, paid(budget, now, 3, certainty="lost"))
+        alive = examined(environ, "budget")
+        with closing(sqlite3.connect(file)) as other, other:
+            other.execute("UPDATE owner SET beat = 0")
+            other.execute("UPDATE lease SET owner = 'gone'")
+
+        found = examined(environ, "budget")
+
+    lost = "1 call counted at the most, $3.00: their process died"
+    last = ("warn", lost, "leastwise budget reconcile --entry ID --usd X")
+    left = ("warn", "$2.00 reserved for 1 call of processes that died", "leastwise budget reconcile")
+    assert ([last], [left, last]) == (alive, found)
+
+
+def test_doctor_reaches_for_servers_and_shows_no_password(user: Path) -> None:
+    write(
+        user,
+        f"""
+[store]
+budget = "redis://me:geheim@127.0.0.1:{closed_port()}/0"
+cache = "redis://me:geheim@127.0.0.1:{closed_port()}/1"
+""",
+    )
+
+    (store,) = [one for one in examined({}, "store") if one[0] == "fail"]
+    (cache,) = examined({}, "cache")
+
+    mend = "check address, network and password: [store]"
+    assert ("fail", mend, "fail", mend) == (store[0], store[2], cache[0], cache[2])
+    assert "geheim" not in store[1] + cache[1]
 
 
 def test_doctor_tells_asked_models_that_retire(tmp_path: Path) -> None:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from leastwise.budget import BudgetRule
 from leastwise.cli import main
 from leastwise.ledger import Entry, Exchange
 from leastwise.messages import Usage
 from leastwise.report.ledger import CSV_COLUMNS
 from leastwise.steps import Record, Settle
 from leastwise.stores.sqlite import SqliteStore
+from tests.paid import paid, settle
 
 DATA = Path(__file__).parents[1] / "data"
 OPUS = "claude-opus-5-5"
@@ -106,6 +110,20 @@ def test_a_report_is_printed_and_the_next_command_is_talk(
     assert lines[2] == "leastwise report   1-30 Nov 2026 UTC   1 call, all keys   mode: observe"
     assert lines[-1] == f"store        {kept}"
     assert err == "next   leastwise on\n"
+
+
+def test_a_report_tells_how_full_budgets_are(
+    kept: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = kept.parent / "leastwise.toml"
+    file.write_text('[[budget]]\nname = "job"\nlimit_usd = 5\nwindow = "total"\n', "utf-8")
+    monkeypatch.setenv("LEASTWISE_CONFIG", str(file))
+    with closing(SqliteStore(kept)) as store:
+        settle(store, paid(BudgetRule("job", 1, window="total"), time.time(), 4))
+
+    assert main(["report", "--month", "2026-11"]) == 0
+
+    assert "budget       job 80% of $5.00" in capsys.readouterr().out.splitlines()
 
 
 def test_a_report_by_several_names_as_csv(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -170,7 +170,7 @@ def test_explain_tells_the_mode_and_does_not_pass_control_characters_on(capsys: 
 
 
 def test_every_code_of_a_decision_belongs_to_one_phase() -> None:
-    after = {Code.MISFIT, Code.UNREACHED, Code.TRUNCATED, Code.ESCAPED}
+    after = {Code.MISFIT, Code.UNREACHED, Code.TRUNCATED, Code.ESCAPED, Code.BUDGET_CAP, Code.CACHED}
     codes = [code for codes in PHASES.values() for code in codes]
 
     assert sorted(set(Code) - after) == sorted(codes)

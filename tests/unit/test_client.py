@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 
+from leastwise.attempt import Terms
+from leastwise.budget import BudgetRule, Limits, Refusal
 from leastwise.client import Desk, Life, Result, run, run_async
-from leastwise.errors import StoreError, UpstreamFailure
+from leastwise.errors import BudgetUnavailableError, StoreError, UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.messages import Facts, Held, Reply
 from leastwise.routing import Known
+from leastwise.sqlite import BusyError
 from leastwise.steps import Lease, Record, Relay, Send, Settle, Steps
 from leastwise.stores import Line, Query, Story, TypeLine
-from tests.kit import NOW, Clock, call, reply, request, terms
+from tests.kit import NOW, Clock, call, reply, request
+from tests.kit import terms as plain_terms
 
 STREAM = (
     b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","model":"claude-haiku-5-5",'
@@ -38,10 +42,16 @@ class Payload:
     """What a live upstream gives; can be watched for being collected."""
 
 
-class Memory:
-    """A ledger in a list, which fails where it is told to."""
+def terms() -> Terms:
+    """Return terms with a budget, so that there is something to lease."""
+    return plain_terms(limits=Limits((BudgetRule("all", 10**12),)))
 
-    def __init__(self, *broken: str, error: BaseException | None = None) -> None:
+
+class Memory:
+    """A ledger in a list, which fails where it is told to; an event loop asks a far one on a thread."""
+
+    def __init__(self, *broken: str, error: BaseException | None = None, is_near: bool = True) -> None:
+        self.is_near = is_near
         self.steps: list[Lease | Settle | Record] = []
         self.posted: list[Settle | Record] = []
         self.broken = broken
@@ -55,9 +65,10 @@ class Memory:
         self._may_fail("known")
         return Known()
 
-    def lease(self, lease: Lease) -> None:
+    def lease(self, lease: Lease, *, may_wait: bool) -> Refusal | None:  # noqa: ARG002 - a store's
         self._may_fail("lease")
         self.steps.append(lease)
+        return None
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:  # noqa: ARG002 - a store's
         self._may_fail("write")
@@ -91,6 +102,9 @@ class Memory:
     def close(self) -> None:
         """Nothing is open."""
 
+    def __getattr__(self, name: str) -> Any:
+        raise NotImplementedError(name)
+
     @property
     def results(self) -> list[str]:
         return [step.exchange.result for step in self.steps if isinstance(step, Record)]
@@ -101,7 +115,7 @@ class Memory:
 
     @property
     def leased(self) -> list[str]:
-        return [step.entry_id for step in self.steps if isinstance(step, Lease)]
+        return [step.reserved.id for step in self.steps if isinstance(step, Lease)]
 
 
 def failed(status: int | None = 529) -> UpstreamFailure:
@@ -138,6 +152,24 @@ def in_async(steps: Steps[Done], answers: list[Any], desk: Desk, slept: list[flo
 
 
 both = pytest.mark.parametrize("drive", [in_sync, in_async])
+
+
+@pytest.mark.parametrize("is_near", [True, False])
+def test_a_store_that_is_busy_or_far_is_asked_on_a_thread(*, is_near: bool) -> None:
+    asked: list[str] = []
+
+    class Busy(Memory):
+        def lease(self, lease: Lease, *, may_wait: bool) -> Refusal | None:
+            asked.append(threading.current_thread().name)
+            if not may_wait:
+                raise BusyError
+            return super().lease(lease, may_wait=may_wait)
+
+    store = Busy(is_near=is_near)
+    assert "payload" == start(in_async, store, reply()).payload
+    expected = [True, False] if is_near else [False]
+    assert expected == [name == "MainThread" for name in asked]
+    assert store.leased == store.settled
 
 
 def start(drive: Drive, store: Memory, *answers: object) -> Result:
@@ -178,7 +210,7 @@ def test_a_pause_is_slept(drive: Drive) -> None:
 
 
 @both
-@pytest.mark.parametrize("broken", [("known",), ("lease",), ("write",), ("known", "lease", "write", "post")])
+@pytest.mark.parametrize("broken", [("known",), ("write",), ("known", "write", "post")])
 @pytest.mark.parametrize(
     "error",
     [sqlite3.OperationalError("locked"), StoreError("gone"), OSError(28, "full"), ValueError("a defect")],
@@ -191,7 +223,20 @@ def test_a_ledger_that_fails_never_withholds_an_answer_and_is_counted(
     result = drive(exchange(call(), terms()), [reply()], desk, [])
     assert "payload" == result.payload
     assert result.life.outcome is not None
-    assert desk.faults == sum(name in broken for name in ("known", "lease", "write"))
+    assert desk.faults == sum(name in broken for name in ("known", "write"))
+
+
+@both
+@pytest.mark.parametrize("is_near", [True, False])
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("locked"), StoreError("gone")])
+def test_a_budget_that_cannot_be_asked_spends_nothing_and_leaves_a_row(
+    drive: Drive, error: Exception, *, is_near: bool
+) -> None:
+    store = Memory("lease", error=error, is_near=is_near)
+    with pytest.raises(BudgetUnavailableError, match="budget all cannot be asked, so nothing is spent"):
+        drive(exchange(call(), terms()), [], Desk(store, Clock()), [])
+    assert ["blocked"] == store.results
+    assert [0] == [step.entry.cost_nusd for step in store.steps if isinstance(step, Settle)]
 
 
 @both

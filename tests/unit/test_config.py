@@ -8,16 +8,23 @@ from pathlib import Path
 
 import pytest
 
+from leastwise.budget import BudgetRule, Ceiling, Limits
 from leastwise.config import (
+    CacheOptions,
     Config,
+    LimitOptions,
+    NotifyOptions,
     StoreAt,
     Upstream,
+    host_only,
+    limits,
     load,
     masked,
     misspelt,
     policy,
     price_book,
     settings,
+    shown_place,
     user_file,
 )
 from leastwise.errors import ConfigError
@@ -57,7 +64,29 @@ large_output_tokens = 1000
 [[rule]]
 match = "spam or not"
 complexity = "simple"
+[cache]
+on = "asked"
+ttl_s = 86400
+max_mb = 512
+[[budget]]
+name = "team-a"
+scope = ["key"]
+window = "month"
+limit_usd = 8000
+ceilings = [{above = 0.70, tier = "sonnet"}, {above = 0.90, tier = "haiku"}]
+cap = "allow_critical"
+critical_limit_usd = 8000
+[notify]
+webhook = ""
 """
+
+TEAM = BudgetRule(
+    "team-a",
+    8_000_000_000_000,
+    scope=("key",),
+    ceilings=(Ceiling(Decimal("0.70"), "sonnet"), Ceiling(Decimal("0.90"), "haiku")),
+    critical_limit_nusd=8_000_000_000_000,
+)
 
 NOT_YET = "not in this version of Leastwise, so it would have no effect; take it out"
 
@@ -127,6 +156,8 @@ def test_the_documented_sample_is_read(place: Place) -> None:
     assert (Rule(match="spam or not", complexity="simple"),) == config.rules
     assert "/var/lib/leastwise/leastwise.db" == config.store.path
     assert Policy(rules=config.rules) == policy(config)
+    assert (TEAM,) == config.budgets
+    assert (CacheOptions(), LimitOptions(), NotifyOptions()) == (config.cache, config.limits, config.notify)
     assert (place.user,) == config.files
 
 
@@ -217,6 +248,8 @@ def test_an_explicit_file_that_is_not_there_is_an_error(place: Place) -> None:
         ),
         ("discount = 0.9\n", "discount"),
         ('unpriced = "allow"\n', "unpriced"),
+        ('[notify]\nwebhook = "https://evil.example"\n', "notify.webhook"),
+        ('[store]\ncache = "redis://evil.example"\n', "store.cache"),
     ],
 )
 def test_a_file_found_in_the_working_directory_sets_policy_only(place: Place, text: str, key: str) -> None:
@@ -262,8 +295,82 @@ def test_the_users_directory_may_be_the_working_directory(place: Place) -> None:
             'unsure = "opsu"',
             "unsure = \"opsu\": expected baseline, haiku, sonnet, opus; did you mean 'opus'?",
         ),
-        ("budget = []", f"budget: {NOT_YET}"),
-        ("[cache]\non = 1", f"cache: {NOT_YET}"),
+        ("cascade = []", f"cascade: {NOT_YET}"),
+        ("[record]\nsample = 1", f"record: {NOT_YET}"),
+        ("[cache]\non = 1", "cache.on = 1: expected asked, all, off"),
+        ("[cache]\nttl = 1", "cache.ttl: not known; did you mean 'ttl_s'?"),
+        ("[cache]\nmax_mb = 0", "cache.max_mb = 0: expected a whole number from 1"),
+        ('[cache]\ntags = "x"', 'cache.tags = "x": expected a list of texts, such as ["one", "another"]'),
+        ('[limits]\nlease_wait_s = "x"', 'limits.lease_wait_s = "x": expected seconds, such as 10'),
+        ("[limits]\nlease_wait_s = -1", "limits.lease_wait_s = -1: expected seconds, such as 10"),
+        ('[limits]\nunbounded = "allow"', 'limits.unbounded = "allow": expected refuse, estimate'),
+        ("[[budget]]\nlimit_usd = 1", "[[budget]] 1: name is missing"),
+        ('[[budget]]\nname = "a"', "[[budget]] 1: limit_usd is missing"),
+        (
+            '[[budget]]\nname = "a"\nlimit_usd = "8k"',
+            '[[budget]] 1: limit_usd = "8k": expected dollars, such as 8000 or 12.50',
+        ),
+        (
+            '[[budget]]\nname = "a"\nlimit_usd = 1\nlimit = 2',
+            "[[budget]] 1: limit is not known; did you mean 'limit_usd'?",
+        ),
+        (
+            '[[budget]]\nname = "a"\nlimit_usd = 1\nscope = ["label"]',
+            '[[budget]] 1: scope = ["label"]: expected session, key, tag, tenant, model, global',
+        ),
+        (
+            '[[budget]]\nname = "a"\nlimit_usd = 1\nwindow = "mont"',
+            (
+                '[[budget]] 1: window = "mont": '
+                "expected session, hour, day, week, month, total; did you mean 'month'?"
+            ),
+        ),
+        (
+            '[[budget]]\nname = "a"\nlimit_usd = 1\nceilings = [{over = 0.5, tier = "haiku"}]',
+            (
+                '[[budget]] 1: ceilings = [{"over": 0.5, "tier": "haiku"}]: '
+                "over is not known; did you mean 'above'?; above is missing"
+            ),
+        ),
+        (
+            '[[budget]]\nname = "a"\nlimit_usd = 1\nceilings = [{above = 0.5, tier = "haikoo"}]',
+            (
+                "[[budget]] 'a': ceilings: tier = \"haikoo\": "
+                "expected haiku, sonnet, opus; did you mean 'haiku'?"
+            ),
+        ),
+        (
+            (
+                '[[budget]]\nname = "a"\nlimit_usd = 1\n'
+                'ceilings = [{above = 0.5, tier = "haiku"}, {above = 0.7, tier = "opus"}]'
+            ),
+            "[[budget]] 'a': ceilings: a larger share must not allow a dearer tier",
+        ),
+        (
+            '[[budget]]\nname = "a"\nlimit_usd = 1\nceilings = "none"',
+            (
+                '[[budget]] 1: ceilings = "none": '
+                'expected a list such as [{above = 0.70, tier = "sonnet"}], or [] for none'
+            ),
+        ),
+        (
+            2 * '[[budget]]\nname = "a"\nlimit_usd = 1\n',
+            '[[budget]] name = "a": given twice; keep one of them',
+        ),
+        (
+            '[notify]\nwebhook = "ftp://hooks.example/secret"',
+            (
+                'notify.webhook = "ftp://hooks.example/***": '
+                'expected an address such as https://hooks.example.com/leastwise, or "" for none'
+            ),
+        ),
+        (
+            '[notify]\nwebhook = "hooks.example/secret"',
+            (
+                'notify.webhook = "***": '
+                'expected an address such as https://hooks.example.com/leastwise, or "" for none'
+            ),
+        ),
         ("store = 1", "store: 1 is not a table; write [store]"),
         ("[store]\nkeep_days = 0", "store.keep_days = 0: expected a whole number from 1"),
         (
@@ -404,8 +511,18 @@ def test_store_urls(place: Place, url: str, path: str) -> None:
             "write a file as sqlite:/// and its absolute path, such as sqlite:////absolute/path/x.db",
         ),
         (
-            "postgresql://host/db",
-            "postgresql is not in this version; use sqlite:////absolute/path.db, or :memory:",
+            "redis://me:secret@host/0",
+            (
+                'store.url = "redis://***@host/0": '
+                "expected sqlite:////absolute/path.db, postgresql://user@host/name, or :memory:"
+            ),
+        ),
+        (
+            "postgres://me:secret@host/db",
+            (
+                'store.url = "postgres://***@host/db": expected sqlite:////absolute/path.db, '
+                "postgresql://user@host/name, or :memory:; did you mean 'postgresql'?"
+            ),
         ),
     ],
 )
@@ -551,3 +668,193 @@ def test_a_misspelt_variable_is_said_when_the_configuration_is_read(
 ) -> None:
     load(None, {"LEASTWISE_MOD": "off", "XDG_CONFIG_HOME": str(tmp_path)}, cwd=tmp_path)
     assert ["LEASTWISE_MOD means nothing here; LEASTWISE_MODE would"] == caplog.messages
+
+
+def test_a_budget_is_read_with_all_it_may_say(place: Place) -> None:
+    place.user.write_text(
+        """
+[[budget]]
+name = "nightly"
+limit_usd = 0.25
+scope = ["session"]
+window = "day"
+rolling = true
+tz = "Europe/Vienna"
+ceilings = []
+cap = "block"
+critical_limit_usd = 0
+reserve = 0
+only = ["a", "b"]
+[limits]
+lease_wait_s = 2.5
+unbounded = "estimate"
+contact = "platform@example.com"
+""",
+        encoding="utf-8",
+    )
+
+    config = place.load()
+
+    rule = BudgetRule(
+        "nightly",
+        250_000_000,
+        scope=("session",),
+        window="day",
+        rolling=True,
+        tz="Europe/Vienna",
+        ceilings=(),
+        cap="block",
+        critical_limit_nusd=0,
+        reserve=Decimal(0),
+        only=("a", "b"),
+    )
+    assert Limits((rule,), 2.5, "estimate", "platform@example.com") == limits(config)
+    shown = {one.key: one.plain for one in settings(config)}["budget.1"]
+    assert ("nightly", 0.25, "day", [], ["a", "b"]) == (
+        shown["name"],
+        shown["limit_usd"],
+        shown["window"],
+        shown["ceilings"],
+        shown["only"],
+    )
+
+
+def test_everything_odd_of_a_budget_is_told_with_its_origin(place: Place) -> None:
+    said = place.wrong('[[budget]]\nname = "a"\nlimit_usd = -1\nscope = ["global", "key"]\ntz = "Mars"\n')
+
+    assert [
+        "[[budget]] 1: 'a': limit_usd = -$1.00: expected from $0 to $9,000,000",
+        "[[budget]] 1: 'a': scope = ['global', 'key']: expected global alone, or some of the others",
+        "[[budget]] 1: 'a': tz = 'Mars': no such time zone; write one such as Europe/Vienna",
+    ] == said
+
+
+def test_budgets_of_the_working_directory_come_on_top_of_the_users(place: Place) -> None:
+    place.user.write_text('[[budget]]\nname = "all"\nlimit_usd = 10\n', encoding="utf-8")
+    place.found.write_text('[[budget]]\nname = "here"\nlimit_usd = 1\n', encoding="utf-8")
+
+    assert ["all", "here"] == [rule.name for rule in place.load().budgets]
+
+    place.found.write_text('[[budget]]\nname = "all"\nlimit_usd = 1000\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match='name = "all": given twice; keep one of them'):
+        place.load()
+
+
+def test_cache_limits_and_webhook_have_variables(place: Place) -> None:
+    config = place.load(
+        {
+            "LEASTWISE_CACHE_ON": "all",
+            "LEASTWISE_CACHE_TAGS": "triage, extract",
+            "LEASTWISE_CACHE_TTL_S": "3600",
+            "LEASTWISE_CACHE_MAX_MB": "64",
+            "LEASTWISE_CACHE_NORMALISE": "true",
+            "LEASTWISE_LIMITS_LEASE_WAIT_S": "0.5",
+            "LEASTWISE_LIMITS_UNBOUNDED": "estimate",
+            "LEASTWISE_LIMITS_CONTACT": "me@example.com",
+            "LEASTWISE_NOTIFY_WEBHOOK": "http://127.0.0.1:8080/hook",
+        }
+    )
+
+    assert CacheOptions("all", ("triage", "extract"), 3600, 64, normalise=True) == config.cache
+    assert LimitOptions(0.5, "estimate", "me@example.com") == config.limits
+    assert NotifyOptions("http://127.0.0.1:8080/hook") == config.notify
+
+
+def test_stores_may_lie_apart_and_a_password_comes_from_a_variable(place: Place) -> None:
+    place.user.write_text(
+        """
+[store]
+url = "sqlite:////var/lib/x.db"
+budget = "redis://me:${REDIS_PASSWORD}@10.0.0.5:6379/2"
+ledger = "postgresql://me:secret@db.example/leastwise"
+""",
+        encoding="utf-8",
+    )
+
+    config = place.load({"REDIS_PASSWORD": "p@ss/word"})
+
+    assert "redis://me:p%40ss%2Fword@10.0.0.5:6379/2" == config.store.budget_url
+    assert "postgresql://me:secret@db.example/leastwise" == config.store.ledger_url
+    assert "" == config.store.path
+    shown = {one.key: one.text for one in settings(config)}
+    assert '"redis://***@10.0.0.5:6379/2"' == shown["store.budget"]
+    assert '"postgresql://***@db.example/leastwise"' == shown["store.ledger"]
+    assert (
+        "LEASTWISE_STORE_BUDGET"
+        == place.load({"LEASTWISE_STORE_BUDGET": "unix:///run/redis.sock", "REDIS_PASSWORD": "x"}).origins[
+            "store.budget"
+        ]
+    )
+
+
+def test_a_variable_of_an_address_that_is_not_set_is_named(place: Place) -> None:
+    assert ["store.cache: the variable REDIS_PASSWORD is not set"] == place.wrong(
+        '[store]\ncache = "rediss://:${REDIS_PASSWORD}@host/0"\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("store", "cache"),
+    [
+        ({}, "sqlite:///{home}/.local/state/leastwise/leastwise-cache.db"),
+        ({"store.url": ":memory:"}, ":memory:"),
+        ({"store.url": "sqlite:////var/x.db"}, "sqlite:////var/x-cache.db"),
+        ({"store.url": "postgresql://host/db"}, "sqlite:///{home}/.cache/leastwise/leastwise-cache.db"),
+        ({"store.cache": "redis://host"}, "redis://host"),
+        ({"store.cache": ":memory:"}, ":memory:"),
+    ],
+)
+def test_the_cache_lies_beside_the_ledger(place: Place, store: dict[str, object], cache: str) -> None:
+    assert (
+        cache.format(home=place.home)
+        == load(None, {"HOME": str(place.home)}, cwd=place.cwd, arguments=store).cache_url
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "url"),
+    [
+        ("store.cache", "redis://"),
+        ("store.cache", "redis://host/name"),
+        ("store.cache", "redis://host:99999/0"),
+        ("store.cache", "unix://run/redis.sock"),
+        ("store.cache", "postgresql://host/db"),
+        ("store.ledger", "redis://host/0"),
+        ("store.url", ""),
+    ],
+)
+def test_addresses_that_cannot_be_asked_are_refused(place: Place, key: str, url: str) -> None:
+    with pytest.raises(ConfigError, match=f"argument: {key} = "):
+        load(None, {}, cwd=place.cwd, arguments={key: url})
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://hooks.slack.com/services/T0/B0/secret", "https://hooks.slack.com/***"),
+        ("http://me:secret@host:80/x?token=y", "http://host:80/***"),
+        ("nonsense", "***"),
+    ],
+)
+def test_of_a_webhook_only_the_host_is_shown(address: str, expected: str) -> None:
+    assert expected == host_only(address)
+
+
+def test_the_webhook_is_nowhere_shown(place: Place) -> None:
+    config = place.load({"LEASTWISE_NOTIFY_WEBHOOK": "https://hooks.example/services/secret"})
+
+    assert '"https://hooks.example/***"' == {one.key: one.text for one in settings(config)}["notify.webhook"]
+    assert "secret" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:////var/x.db", "/var/x.db"),
+        (":memory:", ":memory:"),
+        ("redis://:pa/ss@host/0", "redis://***@host/0"),
+        ("postgresql://host/db?password=secret", "postgresql://host/db?password=***"),
+    ],
+)
+def test_a_place_is_shown_without_its_password(url: str, expected: str) -> None:
+    assert expected == shown_place(url)

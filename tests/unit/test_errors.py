@@ -14,7 +14,12 @@ ALL = [value for value in vars(errors).values() if isclass(value) and issubclass
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
 def test_every_error_is_in_the_tree_and_says_how_a_gateway_answers(kind: type[LeastwiseError]) -> None:
     assert kind.__name__ in (errors.__doc__ or "")
-    assert (kind.http_status, kind.api_type) in {(400, "invalid_request_error"), (500, "api_error")}
+    assert (kind.http_status, kind.api_type) in {
+        (400, "invalid_request_error"),
+        (402, "billing_error"),
+        (500, "api_error"),
+        (503, "api_error"),
+    }
 
 
 def test_an_unknown_price_names_the_model_and_the_mend() -> None:

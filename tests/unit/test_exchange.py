@@ -37,13 +37,13 @@ def test_the_order_of_the_product() -> None:
     assert next(steps) == Load("triage", ())
     lease = steps.send(Known())
     assert isinstance(lease, Lease)
-    assert lease.exchange_id == "X"
+    assert lease.reserved.exchange_id == "X"
     send = steps.send(None)
     assert isinstance(send, Send)
-    assert (lease.entry_id, "anthropic", HAIKU) == (send.entry_id, send.upstream, send.request.model)
+    assert (lease.reserved.id, "anthropic", HAIKU) == (send.entry_id, send.upstream, send.request.model)
     settle = steps.send(reply())
     assert isinstance(settle, Settle)
-    assert lease.entry_id == settle.entry.id
+    assert lease.reserved.id == settle.entry.id
     # 200 x $0.10 + 10 x $0.50 per million; opus: 200 x $4 + 10 x $20
     assert 25_000 == settle.entry.cost_nusd
     record = steps.send(None)
@@ -359,7 +359,7 @@ def test_a_caller_who_leaves_is_charged_by_the_bound_that_binds() -> None:
     assert 50 == settle.entry.usage.output_tokens
     assert settle.entry.usage.input_tokens >= len("Is this spam? Win!")
     assert ("abandoned", settle.entry.cost_nusd) == (record.exchange.result, record.exchange.spent_nusd)
-    assert settle.entry.cost_nusd <= lease.worst_nusd
+    assert settle.entry.cost_nusd <= lease.reserved.worst_nusd
 
 
 def test_a_caller_who_leaves_while_waiting_to_retry_is_not_charged_twice() -> None:
@@ -507,7 +507,7 @@ def test_fast_mode_is_reserved_and_estimated_at_its_own_price() -> None:
         exchange(call(request(OPUS, speed="fast"), max_retries=0), terms(decision(OPUS))), failure(None)
     )
 
-    assert fast[1].worst_nusd >= 2 * plain[1].worst_nusd
+    assert fast[1].reserved.worst_nusd >= 2 * plain[1].reserved.worst_nusd
     assert row_of(fast).spent_nusd >= 2 * row_of(plain).spent_nusd
 
 

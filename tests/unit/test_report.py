@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from leastwise.budget import BudgetRule, Standing, window_of
 from leastwise.errors import ConfigError
+from leastwise.forecast import Forecast, Reach
 from leastwise.ledger import Entry, Exchange
 from leastwise.messages import Usage
 from leastwise.report.ledger import (
@@ -25,6 +27,7 @@ from leastwise.report.ledger import (
 from leastwise.report.table import aligned, dollars, fits, labelled, percent, plural
 from leastwise.report.why import read_why, why_json, why_lines
 from leastwise.report.window import Window, days_text, read_window
+from leastwise.statement import Statement
 from leastwise.steps import Record, Settle
 from leastwise.stores import Story
 from leastwise.stores.sqlite import SqliteStore
@@ -144,6 +147,26 @@ def test_a_report_by_tag_is_these_lines(store: SqliteStore) -> None:
         "store        /var/lib/leastwise.db",
     ]
     assert report.next == "leastwise off --tag digest"
+
+
+def test_full_budgets_and_the_cache_have_a_line(store: SqliteStore) -> None:
+    fill(store)
+    keep(store, replace(moved("kept", 3 * USD, 0), cache="hit"), replace(CALL, at=second(17), cache="miss"))
+    now, rule = second(23), BudgetRule("team-a", 8_000 * USD)
+    account = Statement(rule, "team-a", window_of(rule, now), Standing(6_480 * USD, 0, 13))
+    ahead = Forecast(13 * USD, now - 86_400, 9, 1_520 * USD, (Reach("limit", 8_000 * USD, second(28)),))
+
+    report = read_ledger(store, WEEK, budgets=[(account, ahead)], at=now)
+
+    lines = ledger_lines(report)
+    place = next(number for number, line in enumerate(lines) if line.startswith("latency"))
+    assert [
+        "budget       team-a 81% of $8,000.00; at this rate reached on Sat 28 Nov",
+        "cache        1 of 2 answered (50.0%), saved $3.00",
+    ] == lines[place + 1 : place + 3]
+    value = ledger_json(report)
+    assert ["team-a"] == [one["budget"] for one in value["budgets"]]
+    assert (1, 1, 3) == tuple(value["cache"][name] for name in ("total_hits", "total_misses", "saved_usd"))
 
 
 def test_days_come_in_order_and_sums_too_wide_lose_their_cents(store: SqliteStore) -> None:

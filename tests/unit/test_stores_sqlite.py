@@ -22,22 +22,26 @@ from typing import Any
 import pytest
 
 from leastwise import sqlite
+from leastwise.budget import Account, BudgetRule, Claim, Window
 from leastwise.errors import StoreError
-from leastwise.ledger import Exchange
+from leastwise.ledger import Charge, Entry, Exchange, Reserved, first_id
 from leastwise.routing import Warmth
-from leastwise.sqlite import Database
-from leastwise.steps import Record
-from leastwise.stores import Query
-from leastwise.stores import sqlite as stores_sqlite
-from leastwise.stores.sqlite import _EXCHANGE_COLUMNS, _MIGRATIONS, SqliteStore
+from leastwise.sqlite import BusyError, Database
+from leastwise.steps import Lease, Record, Settle
+from leastwise.stores import Query, outbox, sql
+from leastwise.stores.reading import FIND_BY
+from leastwise.stores.schema import MIGRATIONS
+from leastwise.stores.sqlite import SqliteStore
+from leastwise.stores.writing import EXCHANGE_COLUMNS, Batch
 
 NOW = 1_795_435_200.0  # 2026-11-23 12:00 UTC
 PREAMBLE = """
 import gc, os, signal, sys, threading, time, weakref
 from dataclasses import fields
-from leastwise.ledger import Entry, Exchange
+from leastwise.budget import Account, BudgetRule, Claim, Window
+from leastwise.ledger import Charge, Entry, Exchange, Reserved
 from leastwise.messages import Usage
-from leastwise.steps import Record, Settle
+from leastwise.steps import Lease, Record, Settle
 from leastwise.stores.sqlite import SqliteStore
 
 path, name = sys.argv[1:]
@@ -50,6 +54,12 @@ def row(number, who=name):
 def settled(number, who=name):
     return Settle(Entry(f"{who} {number}", f"{who} {number}", "answer", "p", "m", time.time(), 200, Usage(1),
                         "r", 1, 1, "exact"))
+
+def hold(id_, nusd=5):
+    held = Reserved(id_, "X", "answer", "p", "m", time.time(), nusd, (Charge("a", "w", nusd),))
+    claims = (Claim(Account("a", Window("w", "w")), 10**9, BudgetRule("b", 1)),)
+    assert store.lease(Lease(held, claims, None), may_wait=True) is None
+    return id_
 
 def in_child(work):
     pid = os.fork()
@@ -173,21 +183,21 @@ def test_what_other_processes_know_later_of_a_forgotten_session_is_seen(
 def test_the_sessions_remembered_in_memory_are_bounded(store: SqliteStore) -> None:
     for number in range(10_010):
         step = replace(row(f"w{number}", session=f"s{number}"), warmth=Warmth("m", NOW, 1))
-        store._remember(step)  # to write ten thousand rows would take seconds
+        store._recent.add(step)  # to write ten thousand rows would take seconds
 
     assert ({}, {"m": Warmth("m", NOW, 1)}) == tuple(
         store.known("", (), NOW, tenant="", session=session).warmths for session in ("s0", "s10009")
     )
 
 
-ADDED = ("misfit_field", "lost_cache_nusd", "checks_nusd")
+ADDED = ("misfit_field", "lost_cache_nusd", "checks_nusd", "cache")
 
 
 def test_a_ledger_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
-    with closing(Database(path, _MIGRATIONS[:1])) as old:
+    with closing(Database(path, MIGRATIONS[:1])) as old:
         old.rows("SELECT 1")
         with old.transaction() as connection:
-            columns = [name for name in _EXCHANGE_COLUMNS if name not in ADDED]
+            columns = [name for name in EXCHANGE_COLUMNS if name not in ADDED]
             values = [getattr(row("old", spent_nusd=7).exchange, name) for name in columns]
             connection.execute(
                 f"INSERT INTO exchange ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})",  # noqa: S608 - names of columns
@@ -238,12 +248,12 @@ def test_what_is_posted_outlasts_a_file_locked_for_long(
 
     listener = Listener()
     monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.001)
-    logging.getLogger(stores_sqlite.__name__).addHandler(listener)
+    logging.getLogger(outbox.__name__).addHandler(listener)
     try:
         store.post(row("1"))
         assert has_waited.wait(60)
     finally:
-        logging.getLogger(stores_sqlite.__name__).removeHandler(listener)
+        logging.getLogger(outbox.__name__).removeHandler(listener)
     monkeypatch.undo()
     locked.execute("COMMIT")
     store.flush()
@@ -259,7 +269,7 @@ def test_rows_that_wait_do_not_pile_up_without_end(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(sqlite, "_PATIENCE_S", 0.001)
-    monkeypatch.setattr(stores_sqlite, "_MOST_WAITING", 100)
+    monkeypatch.setattr(outbox, "_MOST_WAITING", 100)
     for number in range(1, 400):
         store.post(row(str(number)))
     store.flush()
@@ -294,7 +304,7 @@ def test_closing_does_not_wait_for_ever_and_says_what_was_lost(
 def test_a_flush_that_takes_too_long_says_why(
     store: SqliteStore, locked: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
-    monkeypatch.setattr(stores_sqlite, "_LAST_WAIT_S", 0.01)
+    monkeypatch.setattr(outbox, "_LAST_WAIT_S", 0.01)
     store.post(row("1"))
     with pytest.raises(StoreError, match="another process locks it") as failed:
         store.flush()
@@ -326,9 +336,9 @@ def test_without_a_thread_to_be_had_rows_are_written_by_whoever_asks(
 
 def test_a_dropped_store_writes_what_is_posted_and_closes(path: Path) -> None:
     store = SqliteStore(path)
-    database, outbox = store.database, store._outbox
+    database, writer = store.database, store._outbox
     store.known("", (), NOW)
-    thread = outbox._thread
+    thread = writer._thread
     assert thread is not None
     for number in range(5):
         store.post(row(str(number)))
@@ -342,18 +352,18 @@ def test_a_dropped_store_writes_what_is_posted_and_closes(path: Path) -> None:
 
 def test_a_store_dropped_by_its_own_writer_is_written_to_the_end(path: Path) -> None:
     store = SqliteStore(path)
-    outbox = store._outbox
+    writer = store._outbox
     is_over = threading.Event()
     dropped = [store]
     store.known("", (), NOW)
-    thread = outbox._thread
+    thread = writer._thread
     assert thread is not None
 
-    def drop(_: sqlite3.Connection) -> None:
+    def drop(_: Batch) -> None:
         is_over.wait(60)
         dropped.clear()
 
-    outbox.put(drop)
+    writer.put(drop)
     for number in range(5):
         store.post(row(str(number)))
     del store
@@ -362,14 +372,14 @@ def test_a_store_dropped_by_its_own_writer_is_written_to_the_end(path: Path) -> 
 
     assert not thread.is_alive()
     assert expected("", count=5) == [f" {id_}" for id_ in written(path)]
-    outbox.close()
+    writer.close()
 
 
 @pytest.mark.parametrize("any_id", ["01K", "msg_1", "req_1"])
 def test_a_request_is_found_without_reading_the_whole_ledger(store: SqliteStore, any_id: str) -> None:
     plans = [
         line["detail"]
-        for sql in stores_sqlite._FIND_BY
+        for sql in FIND_BY
         for line in store.database.rows(f"EXPLAIN QUERY PLAN {sql}", (any_id,))
     ]
 
@@ -378,7 +388,7 @@ def test_a_request_is_found_without_reading_the_whole_ledger(store: SqliteStore,
 
 
 def test_pruning_takes_a_bounded_bite_a_minute(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores_sqlite, "_PRUNE_ROWS", 2)
+    monkeypatch.setattr(sql, "_PRUNE_ROWS", 2)
     now = [NOW]
     left = []
     with closing(SqliteStore(path, keep_days=1, clock=lambda: now[0])) as store:
@@ -393,6 +403,101 @@ def test_pruning_takes_a_bounded_bite_a_minute(path: Path, monkeypatch: pytest.M
             left.append(store.database.rows("SELECT count(*) FROM exchange WHERE at < ?", (NOW,))[0][0])
 
     assert [5, 3, 1, 0] == left
+
+
+def test_pruning_forgets_windows_long_past_and_owners_long_silent(path: Path) -> None:
+    now = [NOW]
+    with closing(SqliteStore(path, keep_days=1, clock=lambda: now[0])) as store:
+        for days, key in ((100, "2026-08-01T00:00Z"), (0, "2026-11-01T00:00Z"), (1, "always")):
+            store.settle(spent(first_id(NOW - days * 86_400), Charge("a", key, 5)))
+            store.first_to("a", key, "50%")
+        store.correct("held", "2026-08-01T00:00Z", 0)
+        store.beat()
+        hold(store, "held", Charge("held", "2026-08-01T00:00Z", 7))
+        with closing(SqliteStore(path, clock=lambda: now[0])) as silent:
+            silent.beat()
+        now[0] += 2 * 86_400
+        store.beat()
+        store.write(row("new"), may_wait=True)
+        store.flush()
+
+        assert [
+            ("a", "2026-11-01T00:00Z"),
+            ("a", "always"),
+            ("held", "2026-08-01T00:00Z"),
+        ] == [(line.account, line.window_key) for line in store.windows()]
+        assert {("a", "2026-11-01T00:00Z"): 5, ("a", "always"): 5} == store.charged()
+        assert [True, False, False] == [
+            store.first_to("a", key, "50%") for key in ("2026-08-01T00:00Z", "2026-11-01T00:00Z", "always")
+        ]
+        assert 1 == store.database.rows("SELECT count(*) FROM owner")[0][0]
+
+
+def hold(store: SqliteStore, id_: str, *held: Charge) -> None:
+    made = Reserved(id_, "", "answer", "", "", NOW, held[0].nusd, held)
+    claims = tuple(
+        Claim(Account(one.budget_id, Window(one.window_key, one.window_key)), 10**9, BudgetRule("b", 1))
+        for one in held
+    )
+    assert None is store.lease(Lease(made, claims, lambda _: (Settle(made.lost()), row(id_))), may_wait=True)
+
+
+def spent(id_: str, *paid: Charge) -> Entry:
+    return replace(Reserved(id_, "", "answer", "", "", NOW, 9, paid).lost(), certainty="exact")
+
+
+def test_a_ledger_whose_budgets_live_elsewhere_writes_charges_only(path: Path) -> None:
+    with closing(SqliteStore(path, keeps_budgets=False)) as store:
+        lost = replace(spent("one", Charge("a", "w", 5)), certainty="lost")
+        store.write(Settle(lost), may_wait=True)
+        store.post(Settle(spent("two", Charge("a", "w", 7))))
+        store.flush()
+        assert {("a", "w"): 12} == store.charged()
+        store.write(Settle(spent("one", Charge("a", "w", 3))), may_wait=True)
+
+        assert ({("a", "w"): 10}, []) == (store.charged(), store.windows())
+
+
+def test_a_child_is_an_owner_of_its_own(path: Path) -> None:
+    program = """
+        def owner():
+            taken = hold(f"{os.getpid()}")
+            return [one.owner for one in store.reserved() if one.id == taken][0]
+
+        say(owner())
+        assert 0 == ended(in_child(lambda: say(owner())))
+        say(owner())
+    """
+    mine, child, mine_again = run(program, path)
+
+    assert mine == mine_again
+    assert mine != child
+
+
+def test_a_lease_that_may_not_wait_is_told_that_the_file_is_busy(
+    store: SqliteStore, locked: sqlite3.Connection
+) -> None:
+    made = Reserved("held", "", "answer", "", "", NOW, 5, (Charge("a", "w", 5),))
+    claims = (Claim(Account("a", Window("w", "w")), 10, BudgetRule("b", 1)),)
+    lease = Lease(made, claims, lambda _: (Settle(made.lost()), row("held")))
+    with pytest.raises(BusyError):
+        store.lease(lease, may_wait=False)
+    locked.execute("COMMIT")
+
+    assert None is store.lease(lease, may_wait=False)
+    assert ["held"] == [one.id for one in store.reserved()]
+
+
+def test_a_settlement_that_cannot_be_written_leaves_its_lease_reserved(store: SqliteStore) -> None:
+    hold(store, "held", Charge("a", "w", 5))
+    bad = replace(spent("held", Charge("a", "w", 5)), request_id="\ud800")
+    with pytest.raises(StoreError):
+        store.settle(bad)
+    store.post(Settle(bad))
+    store.flush()
+
+    assert ["held"] == [one.id for one in store.reserved()]
+    assert {} == store.charged()
 
 
 def test_processes_write_each_row_once(path: Path) -> None:

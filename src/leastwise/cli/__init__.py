@@ -53,6 +53,8 @@ _COMMANDS = (
     ("why", "why:why", _SEE, "Explain one call, by any of its ids."),
     ("on", "switch:on", _CONTROL, "Send calls to the tier that should do, from now on."),
     ("off", "switch:off", _CONTROL, "Pass every call through untouched, from now on."),
+    ("budget", "budget:app", _CONTROL, "See budgets and change what they allow."),
+    ("cache", "cache:app", _CONTROL, "See kept answers and forget them."),
     ("config", "config:app", _CONTROL, "Show or check the configuration."),
     ("tune", "tune:app", _IMPROVE, "Show what routing goes by."),
     ("simulate", "simulate:simulate", _IMPROVE, "Serve a simulated Messages API on this machine."),

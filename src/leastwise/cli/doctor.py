@@ -10,7 +10,7 @@ import asyncio
 import os
 import sqlite3
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,16 +22,18 @@ from urllib.parse import urlsplit
 
 from rich.table import Table
 
-from leastwise.build import open_store
+from leastwise.budget import BudgetRule
+from leastwise.build import open_cache, open_store
 from leastwise.catalogue import Catalogue, Row, known_models
 from leastwise.cli.config import verify
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, answer, print_json, say_next
 from leastwise.cli.init import list_models, reason
-from leastwise.config import MEMORY, Config, Upstream, load, misspelt
+from leastwise.config import MEMORY, Config, Upstream, file_of, load, masked, misspelt, shown_place
 from leastwise.errors import ConfigError, StoreError, UpstreamFailure
 from leastwise.models import Model, Models, canonical
+from leastwise.money import show
 from leastwise.report.table import plural
-from leastwise.stores import Query
+from leastwise.stores import Query, Store
 
 State = Literal["ok", "warn", "fail"]
 
@@ -61,6 +63,7 @@ _NETWORK: Final = frozenset(
 )
 #: These end with the container or the machine's uptime.
 _FLEETING: Final = frozenset({"overlay", "ramfs", "tmpfs"})
+_CALLERS: Final = frozenset({"session", "tag"})
 _SDK_KEY, _SDK_TOKEN = "ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"
 _SDK_FROM: Final = (0, 93)
 _SDK_BELOW: Final = (3,)
@@ -117,6 +120,8 @@ def examine(path: Path | None, environ: Mapping[str, str], at: datetime) -> Iter
     models = known_models(config.cache_folder, config.base_urls)
     yield from _of_models(config, models, at)
     yield from _of_store(config, models, at)
+    yield from _of_servers(config)
+    yield from _of_scopes(config.budgets)
     yield from upstreams
     yield _of_sdk(_installed_sdk())
 
@@ -156,6 +161,9 @@ def _of_retirement(name: str, model: Model | None, at: datetime, mend: str) -> I
 
 
 def _of_store(config: Config, models: Models, at: datetime) -> Iterator[Check]:
+    if not config.store.path:
+        yield from _of_calls(config, models, at)
+        return
     if config.store.path == MEMORY:
         yield Check("store", "warn", "in memory: it ends with the process", "give it a file: [store] url")
         return
@@ -167,6 +175,49 @@ def _of_store(config: Config, models: Models, at: datetime) -> Iterator[Check]:
     if file.exists() and os.name == "posix" and file.stat().st_mode & _OTHERS:
         yield Check("store", "warn", f"{file} can be read by others", f"chmod 600 {file}")
     yield from _of_mount(file, mount_of(file, _mounts()))
+
+
+def _of_servers(config: Config) -> Iterator[Check]:
+    """Yield whether the servers that keep ledger, budgets and answers can be reached."""
+    budget_url, cache_url = config.store.budget_url, config.cache_url
+    if not (file_of(config.store.ledger_url) and file_of(budget_url)):
+        urls = dict.fromkeys((config.store.ledger_url, budget_url))
+        names = " and ".join(shown_place(url) for url in urls if not file_of(url))
+        yield _of_server("store", names, lambda: open_store(config).close())
+    if config.cache.on != "off" and not file_of(cache_url):
+        yield _of_server("cache", shown_place(cache_url), lambda: open_cache(config).close())
+
+
+def _of_server(name: str, where: str, reach: Callable[[], None]) -> Check:
+    try:
+        reach()
+    except (ConfigError, StoreError) as error:
+        return Check(name, "fail", masked(str(error)), "check address, network and password: [store]")
+    return Check(name, "ok", f"{where} answers")
+
+
+def _of_scopes(budgets: Sequence[BudgetRule]) -> Iterator[Check]:
+    """Yield the budgets whose limit callers can dodge by another name, with none around them."""
+    if any(not _CALLERS & {*rule.scope} and not rule.only and rule.scope != ("model",) for rule in budgets):
+        return
+    for rule in budgets:
+        named = " and ".join(scope for scope in rule.scope if scope in _CALLERS)
+        if named:
+            words = f"{rule.name} counts by {named}, which callers name: another name has another limit"
+            yield Check("budget", "warn", words, "leastwise budget set all --limit USD")
+
+
+def _of_leases(store: Store) -> Iterator[Check]:
+    """Yield what processes left behind that died before they told what a call cost."""
+    dead, lost = store.dead(), store.lost()
+    if dead:
+        held = show(sum(reserved.worst_nusd for reserved in dead))
+        words = f"{held} reserved for {plural(len(dead), 'call')} of processes that died"
+        yield Check("budget", "warn", words, "leastwise budget reconcile")
+    if lost:
+        most = show(sum(entry.cost_nusd for entry in lost))
+        words = f"{plural(len(lost), 'call')} counted at the most, {most}: their process died"
+        yield Check("budget", "warn", words, "leastwise budget reconcile --entry ID --usd X")
 
 
 def _of_mount(file: Path, kind: str) -> Iterator[Check]:
@@ -208,6 +259,7 @@ def _of_calls(config: Config, models: Models, at: datetime) -> Iterator[Check]:
         try:
             since = (at - _LATELY).timestamp()
             lines, misfits = store.sums(Query(since=since, by=("asked",))), store.misfits(since)
+            leases = list(_of_leases(store)) if config.budgets else []
         finally:
             store.close()
     except StoreError as error:
@@ -223,7 +275,7 @@ def _of_calls(config: Config, models: Models, at: datetime) -> Iterator[Check]:
         about = f" for {member}" if member else ""
         words = f"{model} refused {plural(refused, 'request')} taken to fit it{about}; another model answered"
         yield Check("misfit", "warn", words, "leastwise report; please tell us what they had in common")
-
+    yield from leases
     for line in lines:
         (asked,) = line.group
         times = plural(line.calls, "time")

@@ -91,12 +91,17 @@ mode = "observe"
 #api_key_env = "ANTHROPIC_API_KEY"
 #kind = "anthropic"
 
-# The ledger. Default: leastwise.db in your state directory. durability = "power" survives a
-# power cut as well, at a price in speed.
+# Where ledger, budgets and cache are kept. Default: leastwise.db in your state directory, the
+# cache beside it. A server for one of them: ledger and budget = "postgresql://...", cache and budget =
+# "redis://:${{REDIS_PASSWORD}}@host:6379/0", with the password from that variable. durability =
+# "power" survives a power cut as well, at a price in speed.
 #[store]
 #url = "sqlite:////var/lib/leastwise/leastwise.db"
 #keep_days = 400
 #durability = "process"
+#cache = ""
+#budget = ""
+#ledger = ""
 
 # Example: your own rules, asked first. match looks for whole words in the description or the
 # ask; tag, role ("main", "subagent", "background") and header are the other conditions. Choose
@@ -129,6 +134,48 @@ mode = "observe"
 #tag = "triage"
 #mode = "enforce"
 #percent = 10
+
+# Example: a budget. scope: what has an account of its own: "session", "key", "tag", "tenant",
+# "model" (several: each combination), or "global" for all calls; only = ["alice"] for some of
+# them. window: "hour", "day", "week", "month", "total", "session"; rolling = true for the last 30 days
+# instead of a calendar month. ceilings: above that share spent, nothing above that tier; critical tasks
+# are spared. cap: at the limit "allow_critical" lets critical tasks go on, up to critical_limit_usd
+# more, "block" nothing. The reserve lets a tool loop that began before the limit end.
+#[[budget]]
+#name = "team-a"
+#limit_usd = 8000
+#scope = ["key"]
+#window = "month"
+#rolling = false
+#tz = "UTC"
+#ceilings = [{{above = 0.70, tier = "sonnet"}}, {{above = 0.90, tier = "haiku"}}]
+#cap = "allow_critical"
+#critical_limit_usd = 8000
+#reserve = 0.02
+#only = []
+
+# For all budgets: how long a call may wait for others to be settled before it is refused; whether
+# a call whose cost has no bound (a document by address, a server tool without max_uses) is
+# refused or estimated; whom a refused caller is told to ask.
+#[limits]
+#lease_wait_s = 10
+#unbounded = "refuse"
+#contact = ""
+
+# Who is told at 50, 70, 90 and 100 % of a budget, and when its forecast crosses the cap: the log,
+# and this address by POST.
+#[notify]
+#webhook = ""
+
+# Answers kept for identical requests. on: "asked" for classify() and Task(cache=True), "all", or
+# "off"; tags: whose requests look as well. normalise: for classification, texts that differ only in
+# Unicode forms and white space are one.
+#[cache]
+#on = "asked"
+#tags = []
+#ttl_s = 86400
+#max_mb = 512
+#normalise = false
 
 # Example: your own price, in dollars per million tokens; a local model costs 0.
 #[[price]]

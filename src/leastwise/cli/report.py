@@ -13,12 +13,14 @@ from cyclopts import Parameter
 
 from leastwise.build import existing_store
 from leastwise.cli.console import OK, AsJson, ConfigFile, print_json, say, say_next
-from leastwise.config import Config, load, policy, price_book
+from leastwise.config import Config, limits, load, policy, price_book
 from leastwise.errors import ConfigError
+from leastwise.forecast import Prices
 from leastwise.models import load_models
 from leastwise.report import ledger, messages_log, usage_csv
 from leastwise.report.files import kind_of
 from leastwise.report.window import Window, read_window
+from leastwise.statement import forecasts, fullest, statements
 
 By = Annotated[
     str | None,
@@ -78,11 +80,14 @@ _Shown = tuple[Iterable[str], Iterable[Iterable[str]], Mapping[str, Any], str]
 
 def _of_ledger(settings: Config, window: Window, groups: tuple[str, ...]) -> _Shown:
     by = ledger.check_groups(groups)
-    where = settings.store.path
+    where = settings.store.shown
     with existing_store(settings) as store:
         if store is None:
             found = ledger.empty_ledger(window, by=by, mode=settings.mode, where=where)
         else:
+            now = datetime.now(UTC).timestamp()
+            accounts = fullest(statements(store, limits(settings), settings.ladder, now))
+            prices = Prices(settings.ladder, price_book(settings), load_models())
             found = ledger.read_ledger(
                 store,
                 window,
@@ -90,6 +95,8 @@ def _of_ledger(settings: Config, window: Window, groups: tuple[str, ...]) -> _Sh
                 mode=settings.mode,
                 switched_on=policy(settings).switched_on,
                 where=where,
+                budgets=list(zip(accounts, forecasts(store, accounts, prices, now), strict=True)),
+                at=now,
             )
     return ledger.ledger_lines(found), ledger.ledger_rows(found), ledger.ledger_json(found), found.next
 

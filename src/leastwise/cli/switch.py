@@ -54,13 +54,13 @@ def _switch(mode: Mode, tag: str | None, percent: float | None, given: Path | No
         message = "--tag is empty; name a tag, or leave --tag out for all calls"
         raise ConfigError(message)
     file = edited_file(given)
-    before = _text(file)
+    before = text_of(file)
     try:
         after = switched(before, mode, tag=tag, percent=percent)
     except TOMLKitError as error:
         message = f"file {file}: not TOML: {error}. At once, without the file: LEASTWISE_MODE={mode}"
         raise ConfigError(message) from error
-    sys.stdout.writelines(_diff(before, after, file))
+    sys.stdout.writelines(diff(before, after, file))
     if before == after:
         say(f"nothing to change: {file} says so already")
     elif not is_dry:
@@ -108,7 +108,12 @@ def _set(table: tomlkit.TOMLDocument | tomlkit.items.Table, mode: Mode, percent:
         table["percent"] = int(percent) if percent == int(percent) else percent
 
 
-def _text(file: Path) -> str:
+def text_of(file: Path) -> str:
+    """Return a file's text, "" where there is none.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
     try:
         return file.read_text("utf-8")
     except FileNotFoundError:
@@ -118,7 +123,8 @@ def _text(file: Path) -> str:
         raise ConfigError(message) from error
 
 
-def _diff(before: str, after: str, file: Path) -> list[str]:
+def diff(before: str, after: str, file: Path) -> list[str]:
+    """Return what changes as lines."""
     old, new = before.splitlines(keepends=True), after.splitlines(keepends=True)
     return [f"{line.rstrip()}\n" for line in difflib.unified_diff(old, new, str(file), str(file))]
 

@@ -25,7 +25,7 @@ def why(
     settings = load(config)
     story = _find(settings, call.strip())
     if story is None:
-        say_error(f"nothing is known of {call!r}. Searched: {IDS} in {settings.store.path}")
+        say_error(f"nothing is known of {call!r}. Searched: {IDS} in {settings.store.shown}")
         say_next("leastwise report --by day")
         return FAILED
     found = read_why(story)

@@ -13,9 +13,23 @@ from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
+from urllib.parse import quote
 
+from leastwise.budget import BudgetRule
 from leastwise.config.reading import API, OF_UPSTREAM, ROWS, SECTIONS, SETTINGS, How, Read, RowError, base_url
-from leastwise.config.values import DEFAULT, MEMORY, ClassifierOptions, Config, Setting, StoreAt, Upstream
+from leastwise.config.values import (
+    DEFAULT,
+    MEMORY,
+    CacheOptions,
+    ClassifierOptions,
+    Config,
+    LimitOptions,
+    NotifyOptions,
+    Setting,
+    StoreAt,
+    Upstream,
+    file_of,
+)
 from leastwise.config.words import listed, shown, suggestion, unknown
 from leastwise.errors import ConfigError
 from leastwise.ladder import COMPLEXITIES, DEFAULT_LADDER, REFERENCE_LADDER, Complexity, Ladder
@@ -27,7 +41,11 @@ CONFIG_VARIABLE: Final = "LEASTWISE_CONFIG"
 _log: Final = logging.getLogger(__name__)
 _PREFIX: Final = "LEASTWISE_"
 #: What a file found in the working directory may not set.
-_NOT_POLICY: Final = frozenset({"upstream", "store", "price", "discount", "unpriced", "refresh_models"})
+_NOT_POLICY: Final = frozenset(
+    {"upstream", "store", "price", "discount", "unpriced", "refresh_models", "notify"}
+)
+#: A variable whose value is put into a server's address, so that a password need not stand in a file.
+_IN_ADDRESS: Final = re.compile(r"\$\{(\w+)\}")
 _NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 
@@ -64,7 +82,7 @@ def load(
     }
     files = tuple(layer.file for layer in layers if layer.file is not None)
     folder = _folder(environ, ("XDG_CACHE_HOME", "LOCALAPPDATA"), ".cache")
-    return replace(_Assembly(given).config(files, watched), cache_folder=folder)
+    return replace(_Assembly(given, environ).config(files, watched), cache_folder=folder)
 
 
 def user_file(environ: Mapping[str, str] | None = None) -> Path | None:
@@ -105,7 +123,7 @@ class _Layer:
         try:
             self.values[key] = read(value)
         except ValueError as error:
-            self.wrong.append(f"{self.origin}: {key} = {shown(value)}: {error}")
+            self.wrong.append(f"{self.origin}: {key} = {shown(value, key)}: {error}")
 
     def refuse(self, key: str, why: str) -> None:
         self.wrong.append(f"{self.origin}: {key}: {why}")
@@ -159,7 +177,8 @@ class _Layer:
             except RowError as error:
                 self.wrong.extend(f"{self.origin}: [[{name}]] {number}: {one}" for one in error.found)
             except ConfigError as error:
-                self.refuse(f"[[{name}]] {number}", str(error).removeprefix(f"[[{name}]] "))
+                for line in str(error).splitlines():
+                    self.refuse(f"[[{name}]] {number}", line.removeprefix(f"[[{name}]] "))
         self.values[name] = tuple(rows)
 
 
@@ -192,7 +211,9 @@ def _of_files(
     if user is not None and user.is_file():
         layers.append(_of_file(user))
     if user is None or user.resolve() != found.resolve():
-        layers += [_policy_of(found, user)] if found.is_file() else []
+        if found.is_file():
+            layers.append(_policy_of(found, user))
+            _add_budgets(layers)
         return layers, (found,) if user is None else (user, found)
     return layers, (user,)
 
@@ -205,6 +226,13 @@ def _policy_of(path: Path, user: Path | None) -> _Layer:
         del layer.values[key]
         layer.refuse(key, f"a file found in the working directory may set policy only; {mend}")
     return layer
+
+
+def _add_budgets(layers: Sequence[_Layer]) -> None:
+    """Have the last layer keep the budgets of the one before: none is lifted by changing the folder."""
+    *before, last = layers
+    if "budget" in last.values and before:
+        last.values["budget"] = before[-1].values.get("budget", ()) + last.values["budget"]
 
 
 def _of_defaults(environ: Mapping[str, str]) -> list[_Layer]:
@@ -275,13 +303,14 @@ class _Assembly:
     """The settings that won, and what does not fit together among them."""
 
     given: Mapping[str, Setting]
+    environ: Mapping[str, str]
     wrong: list[str] = field(default_factory=list)
 
     def config(self, files: tuple[Path, ...], watched: tuple[Path, ...]) -> Config:
         """Return the configuration; raise ConfigError with everything that does not fit together."""
         ladder, upstreams = self._ladder(), self._upstreams()
         names = [tier.name for tier in ladder]
-        rules, types, prices = (self._get(name, ()) for name in ("rule", "type", "price"))
+        rules, types, prices, budgets = (self._get(name, ()) for name in ("rule", "type", "price", "budget"))
         complexity = _complexity(ladder)
         complexity |= {name: self._get(f"complexity.{name}", complexity[name]) for name in COMPLEXITIES}
         for name in COMPLEXITIES:
@@ -296,16 +325,19 @@ class _Assembly:
             self._check("type", own.tier or names[0], names, f"{own.name}: tier")
         for number, rate in enumerate(prices, 1):
             self._check("price", rate.provider, tuple(upstreams), f"{number}: provider")
+        for budget in budgets:
+            self._check_budget(budget, ladder)
+        self._check_once("budget", "name")
         self._check_once("switch", "tag")
         self._check_once("type", "name")
-        signals = self._signals()
+        signals, store = self._signals(), self._store()
         _raise_all(self.wrong)
         scalars = ("mode", "percent", "reroute", "preset", "unsure", "strict", "refresh_models")
         return Config(
             **{key: self.given[key].value for key in (*scalars, "discount", "unpriced") if key in self.given},
             ladder=ladder,
             upstreams=MappingProxyType(upstreams),
-            store=StoreAt(**self._below("store")),
+            store=store,
             complexity=MappingProxyType(complexity),
             signals=signals,
             rules=rules,
@@ -313,6 +345,10 @@ class _Assembly:
             types=types,
             switches=self._get("switch", ()),
             prices=prices,
+            budgets=budgets,
+            limits=LimitOptions(**self._below("limits")),
+            cache=CacheOptions(**self._below("cache")),
+            notify=NotifyOptions(**self._below("notify")),
             origins=MappingProxyType(self._origins()),
             files=files,
             watched=watched,
@@ -359,6 +395,30 @@ class _Assembly:
                 self._refuse(key, f"upstream.{name}.base_url is missing")
             found[name] = Upstream(**{"base_url": "", **parts})
         return found
+
+    def _check_budget(self, budget: BudgetRule, ladder: Ladder) -> None:
+        names = [tier.name for tier in ladder]
+        tiers = [ceiling.tier for ceiling in budget.ceilings or ()]
+        for tier in tiers:
+            self._check("budget", tier, names, f"{budget.name!r}: ceilings: tier")
+        if all(tier in names for tier in tiers):
+            try:
+                budget.check(ladder)
+            except ConfigError as error:
+                self._refuse("budget", str(error))
+
+    def _store(self) -> StoreAt:
+        """Return where things are kept, the variables in servers' addresses put in."""
+        parts = self._below("store")
+        for name in ("url", "cache", "budget", "ledger"):
+            url = parts.get(name, "")
+            if not url or file_of(url):
+                continue
+            for variable in _IN_ADDRESS.findall(url):
+                if not self.environ.get(variable):
+                    self._refuse(f"store.{name}", f"store.{name}: the variable {variable} is not set")
+            parts[name] = _IN_ADDRESS.sub(lambda found: quote(self.environ.get(found[1], ""), safe=""), url)
+        return StoreAt(**parts)
 
     def _signals(self) -> Signals:
         given = self._below("signals")

@@ -11,9 +11,12 @@ from types import MappingProxyType
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
-from leastwise.config.values import MEMORY, Durability, Kind, Unpriced
-from leastwise.config.words import listed, shown, unknown
+from leastwise.budget import CAPS, SCOPES, SPANS, BudgetRule, Ceiling
+from leastwise.config.values import MEMORY, CacheOn, Durability, Kind, Unbounded, Unpriced
+from leastwise.config.words import listed, shown, suggestion, unknown
+from leastwise.errors import ConfigError
 from leastwise.ladder import COMPLEXITIES, MODES, Tier
+from leastwise.money import to_nusd
 from leastwise.prices import Rate
 from leastwise.routing import OwnType, Rule, Signals, Switch
 
@@ -22,6 +25,15 @@ API: Final = "https://api.anthropic.com"
 _VARIABLE: Final = re.compile(r"[A-Za-z_]\w*")
 _WHOLE: Final = 100  # percent
 _DRIVE: Final = re.compile(r"[A-Za-z]:[\\/]")
+#: Which servers may keep what, besides SQLite.
+_LEDGERS: Final = ("postgresql",)
+_CACHES: Final = ("redis", "rediss", "unix")
+_ADDRESSES: Final = {
+    "postgresql": "postgresql://user@host/name",
+    "redis": "redis://host:6379/0",
+    "rediss": "rediss://host:6379/0",
+    "unix": "unix:///run/redis.sock",
+}
 
 Read = Callable[[Any], Any]
 
@@ -106,6 +118,42 @@ def _share(value: Any) -> Decimal:
     raise ValueError(message)
 
 
+def _seconds(value: Any) -> float:
+    number = _number(value)
+    if number is not None and number >= 0:
+        return float(number)
+    message = "expected seconds, such as 10"
+    raise ValueError(message)
+
+
+def _dollars(value: Any) -> int:
+    number = _number(value)
+    if number is None:
+        message = "expected dollars, such as 8000 or 12.50"
+        raise ValueError(message)
+    return to_nusd(number)
+
+
+def _each_of(*allowed: str) -> Read:
+    one_of = _one_of(*allowed)
+
+    def read(value: Any) -> tuple[str, ...]:
+        return tuple(map(one_of, _texts(value)))
+
+    return read
+
+
+def _ceilings(value: Any) -> tuple[Ceiling, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+        message = 'expected a list such as [{above = 0.70, tier = "sonnet"}], or [] for none'
+        raise ValueError(message)
+    known = {"above": _share, "tier": _text}
+    try:
+        return tuple(Ceiling(**_columns(one, known, required=("above", "tier"))) for one in value)
+    except RowError as error:
+        raise ValueError("; ".join(error.found)) from None
+
+
 def _variable(value: Any) -> str:
     if value == "" or (isinstance(value, str) and _VARIABLE.fullmatch(value)):
         return str(value)
@@ -125,26 +173,61 @@ def base_url(value: Any) -> str:
     return str(value).rstrip("/").removesuffix("/v1")
 
 
-def _store_url(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        message = "expected an address such as sqlite:////var/lib/leastwise/leastwise.db"
-        raise ValueError(message)
-    if value.removeprefix("sqlite://").strip("/") == MEMORY:
-        return MEMORY
-    scheme, found, path = value.partition("://")
-    if not found:
-        message = f"write a file as sqlite:/// and its absolute path, such as {_example(value)}"
-        raise ValueError(message)
-    if scheme != "sqlite":
-        message = f"{scheme} is not in this version; use sqlite:////absolute/path.db, or {MEMORY}"
-        raise ValueError(message)
-    if not path.startswith("//") and not _DRIVE.match(path.removeprefix("/")):
-        message = (
-            "a relative path would be another ledger in every folder; write the whole path, "
-            f"with four slashes, such as {_example(path)}"
-        )
-        raise ValueError(message)
-    return value
+def _place(*schemes: str, is_optional: bool = True) -> Read:
+    """Return what reads the address of a store: a SQLite file, or a server by one of these schemes."""
+    known = ("sqlite", *schemes)
+
+    def read(value: Any) -> str:
+        if value == "" and is_optional:
+            return ""
+        if not isinstance(value, str) or not value:
+            message = "expected an address such as sqlite:////var/lib/leastwise/leastwise.db"
+            raise ValueError(message)
+        if value.removeprefix("sqlite://").strip("/") == MEMORY:
+            return MEMORY
+        scheme, found, path = value.partition("://")
+        if not found:
+            message = f"write a file as sqlite:/// and its absolute path, such as {_example(value)}"
+            raise ValueError(message)
+        if scheme not in known:
+            servers = "".join(f", {_ADDRESSES[name]}" for name in schemes)
+            message = f"expected sqlite:////absolute/path.db{servers}, or {MEMORY}{suggestion(scheme, known)}"
+            raise ValueError(message)
+        if scheme == "sqlite" and not path.startswith("//") and not _DRIVE.match(path.removeprefix("/")):
+            message = (
+                "a relative path would be another one in every folder; write the whole path, "
+                f"with four slashes, such as {_example(path)}"
+            )
+            raise ValueError(message)
+        if scheme != "sqlite" and not _is_address(value):
+            message = f"expected an address such as {_ADDRESSES[scheme]}"
+            raise ValueError(message)
+        return value
+
+    return read
+
+
+def _is_address(url: str) -> bool:
+    """Tell whether the address of a server can be one; variables in it are not yet put in."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    if parts.scheme == "unix":
+        return parts.path.startswith("/") and not parts.hostname
+    if parts.scheme == "postgresql":  # libpq takes a host from its variables, or from the query
+        return True
+    return bool(parts.hostname) and port != 0 and (parts.path.strip("/") or "0").isdigit()
+
+
+def _webhook(value: Any) -> str:
+    parts = urlsplit(value) if isinstance(value, str) else None
+    is_address = parts is not None and parts.scheme in ("http", "https") and parts.hostname
+    if value == "" or (is_address and parts is not None and parts.username is None):
+        return str(value)
+    message = 'expected an address such as https://hooks.example.com/leastwise, or "" for none'
+    raise ValueError(message)
 
 
 def _example(path: str) -> str:
@@ -190,13 +273,25 @@ SETTINGS: Final[Mapping[str, How]] = MappingProxyType(
         "refresh_models": How(_flag, _parse_flag),
         "unpriced": How(_one_of(*get_args(Unpriced))),
         "discount": How(_share, _parse_number),
-        "store.url": How(_store_url),
+        "store.url": How(_place(*_LEDGERS, is_optional=False)),
+        "store.cache": How(_place(*_CACHES)),
+        "store.budget": How(_place(*_CACHES, *_LEDGERS)),
+        "store.ledger": How(_place(*_LEDGERS)),
         "store.keep_days": How(_whole(1), _parse_number),
         "store.durability": How(_one_of(*get_args(Durability))),
         **{f"complexity.{name}": How(_text) for name in COMPLEXITIES},
         **{f"signals.{one.name}": How(_whole(0), _parse_number) for one in fields(Signals)},
         "classifier.learned": How(_flag, _parse_flag),
         "classifier.llm_tier": How(_name_or_none),
+        "cache.on": How(_one_of(*get_args(CacheOn))),
+        "cache.tags": How(_texts, _parse_texts),
+        "cache.ttl_s": How(_whole(1), _parse_number),
+        "cache.max_mb": How(_whole(1), _parse_number),
+        "cache.normalise": How(_flag, _parse_flag),
+        "limits.lease_wait_s": How(_seconds, _parse_number),
+        "limits.unbounded": How(_one_of(*get_args(Unbounded))),
+        "limits.contact": How(_name_or_none),
+        "notify.webhook": How(_webhook),
     }
 )
 OF_UPSTREAM: Final[Mapping[str, How]] = MappingProxyType(
@@ -238,8 +333,38 @@ def _price(row: Mapping[str, Any]) -> Rate:
     return Rate.read(row)
 
 
+def _budget(row: Mapping[str, Any]) -> BudgetRule:
+    known = {
+        "name": _text,
+        "limit_usd": _dollars,
+        "scope": _each_of(*SCOPES),
+        "window": _one_of(*SPANS),
+        "rolling": _flag,
+        "tz": _text,
+        "ceilings": _ceilings,
+        "cap": _one_of(*CAPS),
+        "critical_limit_usd": _dollars,
+        "reserve": _share,
+        "only": _texts,
+    }
+    read = _columns(row, known, required=("name", "limit_usd"))
+    return BudgetRule(**{name.replace("_usd", "_nusd"): value for name, value in read.items()})
+
+
+def read_budget(row: Mapping[str, Any]) -> BudgetRule:
+    """Return one `[[budget]]`.
+
+    Raises:
+        ConfigError: says everything that is wrong with it.
+    """
+    try:
+        return _budget(row)
+    except RowError as error:
+        raise ConfigError("\n".join(f"[[budget]] {one}" for one in error.found)) from None
+
+
 ROWS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = MappingProxyType(
-    {"tier": _tier, "rule": _rule, "type": _type, "switch": _switch, "price": _price}
+    {"tier": _tier, "rule": _rule, "type": _type, "switch": _switch, "price": _price, "budget": _budget}
 )
 
 

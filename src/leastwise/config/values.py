@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from leastwise.config.words import shown
+from leastwise.budget import BudgetRule, Limits
+from leastwise.config.words import masked, shown
 from leastwise.ladder import DEFAULT_LADDER, Complexity, Ladder, Mode
 from leastwise.money import to_usd
 from leastwise.prices import DEFAULT_PROVIDER, PriceBook, Rate, load_prices
@@ -23,6 +24,10 @@ DEFAULT: Final = "default"
 Kind = Literal["anthropic"]
 Durability = Literal["process", "power"]
 Unpriced = Literal["error", "allow"]
+CacheOn = Literal["asked", "all", "off"]
+Unbounded = Literal["refuse", "estimate"]
+
+_SQLITE: Final = "sqlite:///"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +47,66 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class StoreAt:
-    """Where the ledger is kept, for how long, and what it must survive.
+    """Where the ledger, the budgets and the cache are kept, for how long, and what they must survive.
+
+    An address is `sqlite:////absolute/path.db`, `:memory:`, or a server's: `postgresql://` for the
+    ledger, `redis://`, `rediss://` or `unix://` for the cache, either for budgets. It may hold a
+    password: show it by `shown_place` only.
 
     Attributes:
-        url: `sqlite:////absolute/path.db`, or `:memory:`.
+        url: The ledger, and the budgets where nothing else is said.
         keep_days: Requests older than this are deleted; hourly sums stay.
         durability: `process` survives a kill of any process, `power` a power cut too.
+        cache: The cache's own address, or "".
+        budget: The budgets' own address, or "".
+        ledger: The ledger's own address, or "".
     """
 
     url: str = MEMORY
     keep_days: int = 400
     durability: Durability = "process"
+    cache: str = ""
+    budget: str = ""
+    ledger: str = ""
+
+    @property
+    def ledger_url(self) -> str:
+        """Where the ledger is."""
+        return self.ledger or self.url
+
+    @property
+    def budget_url(self) -> str:
+        """Where the budgets are: with the ledger, if nothing else is said."""
+        return self.budget or self.ledger_url
 
     @property
     def path(self) -> str:
-        """The SQLite file, or `:memory:`."""
-        return self.url.removeprefix("sqlite:///")
+        """The ledger's SQLite file, or `:memory:`; "" where a server keeps it."""
+        return file_of(self.ledger_url)
+
+    @property
+    def shown(self) -> str:
+        """The ledger's place as it may be shown."""
+        return shown_place(self.ledger_url)
+
+
+def file_of(url: str) -> str:
+    """Return the SQLite file that an address names, `:memory:`, or "" for a server's.
+
+    >>> file_of("sqlite:////var/lib/leastwise.db")
+    '/var/lib/leastwise.db'
+    """
+    is_server = url != MEMORY and not url.startswith(_SQLITE)
+    return "" if is_server else url.removeprefix(_SQLITE)
+
+
+def shown_place(url: str) -> str:
+    """Return an address as it may be shown: the file, or the server without who asks.
+
+    >>> shown_place("redis://:secret@10.0.0.5:6379/0")
+    'redis://***@10.0.0.5:6379/0'
+    """
+    return file_of(url) or masked(url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +120,51 @@ class ClassifierOptions:
 
     learned: bool = True
     llm_tier: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOptions:
+    """Which requests look for a kept answer, and how long and how many answers are kept.
+
+    Attributes:
+        on: `asked` for classification and tasks that say so, `all`, or `off`.
+        tags: Tags whose requests look as well.
+        ttl_s: How long an answer is good for, in seconds.
+        max_mb: How large all answers together may grow, in megabytes.
+        normalise: Whether the texts of a classification count as equal but for Unicode forms and spaces.
+    """
+
+    on: CacheOn = "asked"
+    tags: tuple[str, ...] = ()
+    ttl_s: int = 86_400
+    max_mb: int = 512
+    normalise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitOptions:
+    """What is common to all budgets.
+
+    Attributes:
+        lease_wait_s: How long a call may wait for others to be settled before a budget refuses it.
+        unbounded: What becomes of a call whose cost has no bound under a cap: `refuse` or `estimate`.
+        contact: Whom to ask when a budget refuses, as shown to the caller.
+    """
+
+    lease_wait_s: float = 10.0
+    unbounded: Unbounded = "refuse"
+    contact: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyOptions:
+    """Who is told of thresholds and forecasts; the log always is.
+
+    Attributes:
+        webhook: The address to post to, or "".
+    """
+
+    webhook: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +191,10 @@ class Config:
         strict: Whether a request from which something would have to be left out stays where it is.
         refresh_models: Whether the upstream is asked once a day which models it has.
         unpriced: Whether a model without a price may be called.
+        budgets: What may be spent, and by whom.
+        limits: What is common to them.
+        cache: Which answers are kept.
+        notify: Who is told when money runs short.
         origins: Where each setting comes from, by its key.
         files: The files that were read.
         watched: The files that are read when they exist, so that a change can be seen.
@@ -122,6 +220,10 @@ class Config:
     strict: bool = False
     refresh_models: bool = True
     unpriced: Unpriced = "error"
+    budgets: tuple[BudgetRule, ...] = ()
+    limits: LimitOptions = field(default_factory=LimitOptions)
+    cache: CacheOptions = field(default_factory=CacheOptions)
+    notify: NotifyOptions = field(default_factory=NotifyOptions)
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     files: tuple[Path, ...] = field(default=(), compare=False)
     watched: tuple[Path, ...] = field(default=(), compare=False)
@@ -131,6 +233,20 @@ class Config:
     def base_urls(self) -> tuple[str, ...]:
         """The addresses whose listings of models are believed: other servers have limits of their own."""
         return tuple(one.base_url for name, one in self.upstreams.items() if name == DEFAULT_PROVIDER)
+
+    @property
+    def cache_url(self) -> str:
+        """Where answers are kept: by default in a file beside the ledger's, else in the user's cache folder.
+
+        A file of its own: answers may be lost and make a file large, money must not and does not.
+        """
+        if self.store.cache:
+            return self.store.cache
+        ledger = self.store.path
+        if ledger == MEMORY or not (ledger or self.cache_folder):
+            return MEMORY
+        file = Path(ledger) if ledger else Path(str(self.cache_folder), "leastwise.db")
+        return f"{_SQLITE}{file.with_name(f'{file.stem}-cache{file.suffix}')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +260,7 @@ class Setting:
     @property
     def text(self) -> str:
         """The value on one line, whatever looks like a secret blotted out."""
-        return shown(self.value)
+        return shown(self.value, self.key)
 
     @property
     def plain(self) -> Any:
@@ -175,6 +291,12 @@ def policy(config: Config) -> Policy:
     return Policy.reference(**parts) if config.preset == "reference" else Policy(**parts)
 
 
+def limits(config: Config) -> Limits:
+    """Return the budgets, and what is common to them."""
+    options = config.limits
+    return Limits(config.budgets, options.lease_wait_s, options.unbounded, options.contact)
+
+
 def price_book(config: Config) -> PriceBook:
     """Return the shipped prices with the configured ones before them."""
     return PriceBook(load_prices().rates, config.prices, config.discount, config.unpriced)
@@ -200,7 +322,7 @@ def settings(config: Config) -> Iterator[Setting]:
     for name, upstream in config.upstreams.items():
         for one in fields(upstream):
             yield _setting(config, f"upstream.{name}.{one.name}", getattr(upstream, one.name))
-    for section in ("store", "complexity", "signals", "classifier"):
+    for section in ("store", "complexity", "signals", "classifier", "cache", "limits", "notify"):
         options = getattr(config, section)
         given = (
             options
@@ -209,7 +331,13 @@ def settings(config: Config) -> Iterator[Setting]:
         )
         for name, value in given.items():
             yield _setting(config, f"{section}.{name}", value)
-    rows_of = {"rule": config.rules, "type": config.types, "switch": config.switches, "price": config.prices}
+    rows_of = {
+        "rule": config.rules,
+        "type": config.types,
+        "switch": config.switches,
+        "price": config.prices,
+        "budget": config.budgets,
+    }
     for name, rows in rows_of.items():
         for number, row in enumerate(rows, 1):
             yield _setting(config, f"{name}.{number}", _plain(row), name)
@@ -225,4 +353,11 @@ def _plain(row: Any) -> dict[str, Any]:
     if isinstance(row, Rate):
         for name in ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h"):
             given[name] = to_usd(given[name])
+    if isinstance(row, BudgetRule):
+        given = {name.replace("_nusd", "_usd"): _usd(name, value) for name, value in given.items()}
+        given["ceilings"] = row.ceilings and [asdict(one) for one in row.ceilings]
     return {name: value for name, value in given.items() if value not in (None, "")}
+
+
+def _usd(name: str, value: Any) -> Any:
+    return to_usd(value) if name.endswith("_nusd") and value is not None else value

@@ -10,10 +10,12 @@ from decimal import Decimal
 from typing import Any, Final
 
 #: Sections of the plan that this version does not carry out; a key that is ignored could cost money.
-_NOT_YET: Final = frozenset({"budget", "cache", "cascade", "notify", "record"})
+_NOT_YET: Final = frozenset({"cascade", "record"})
 _SECRETS: Final = re.compile(
-    r"(?<=://)[^/@\s\"]+(?=@)|\bsk-[\w-]{6,}|(?i:(?<=key=)|(?<=token=)|(?<=secret=))[^&\s\"]+"
+    r"(?<=://)[^\s\"]+(?=@)|\bsk-[\w-]{6,}|(?i:(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=))[^&\s\"]+"
 )
+#: Settings that are secrets as a whole: who knows a webhook's path may post to it.
+_WHOLLY_SECRET: Final = frozenset({"notify.webhook"})
 
 
 def masked(text: str) -> str:
@@ -23,6 +25,17 @@ def masked(text: str) -> str:
     'http://***@host/?key=*** and ***'
     """
     return _SECRETS.sub("***", text)
+
+
+def host_only(address: str) -> str:
+    """Return an address without what may be secret in it: its path, and who asks.
+
+    >>> host_only("https://hooks.slack.com/services/T000/B000/XXXX")
+    'https://hooks.slack.com/***'
+    """
+    scheme, found, rest = address.partition("://")
+    host = rest.partition("/")[0].rpartition("@")[2]
+    return f"{scheme}://{host}/***" if found else "***"
 
 
 def unknown(name: str, known: Sequence[str] | Mapping[str, Any]) -> str:
@@ -43,8 +56,10 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(name for name in names if name)
 
 
-def shown(value: Any) -> str:
-    """Return a value on one line, whatever looks like a secret blotted out."""
+def shown(value: Any, key: str = "") -> str:
+    """Return a value, that of `key`, on one line, whatever looks like a secret blotted out."""
+    if key in _WHOLLY_SECRET and value != "":
+        value = host_only(str(value))
     return masked(json.dumps(value, default=_simple, ensure_ascii=False))
 
 

@@ -15,9 +15,12 @@ from typing import Any, Final
 
 from leastwise.errors import ConfigError
 from leastwise.money import NUSD_PER_USD, divide_half_even, show, to_usd
+from leastwise.report.budgets import Ahead, account_json, budget_words
+from leastwise.report.cache import hits_words, look_ups_json
 from leastwise.report.table import aligned, dollars, fits, labelled, percent, plural, share, wrapped
 from leastwise.report.window import Window
 from leastwise.routing import observing_line
+from leastwise.statement import Statement
 from leastwise.stores import Line, Query, Store
 
 #: Names by which the sums can be grouped.
@@ -106,6 +109,8 @@ class LedgerReport:
         hours: From the first hour with a call to the last, both counted.
         has_older: The ledger holds calls of other days.
         store: Where the ledger is.
+        budgets: How the fullest accounts stand now, and where they are heading.
+        at: Now, in seconds since the epoch.
     """
 
     window: Window
@@ -119,6 +124,8 @@ class LedgerReport:
     hours: int
     has_older: bool
     store: str
+    budgets: tuple[tuple[Statement, Ahead], ...] = ()
+    at: float = 0.0
 
     @property
     def observed(self) -> Line:
@@ -188,6 +195,8 @@ def read_ledger(
     mode: str = "observe",
     switched_on: Sequence[str] = (),
     where: str = "",
+    budgets: Sequence[tuple[Statement, Ahead]] = (),
+    at: float = 0.0,
 ) -> LedgerReport:
     """Return what `store` says of the days in `window`.
 
@@ -198,6 +207,8 @@ def read_ledger(
         mode: The mode configured now.
         switched_on: What is routed although the rest is observed (`Policy.switched_on`).
         where: The ledger's path, for the footer.
+        budgets: The accounts to show.
+        at: Now, in seconds since the epoch.
     """
     by = tuple(by)
     lines = store.sums(_query(window, (*by, "tier", "served")))
@@ -222,6 +233,8 @@ def read_ledger(
         hours=_span(hours),
         has_older=bool(hours) or bool(store.sums(Query())),
         store=where,
+        budgets=tuple(budgets),
+        at=at,
     )
 
 
@@ -407,6 +420,10 @@ def _detail_lines(report: LedgerReport) -> list[str]:
         part = percent(sums.could_move, sums.calls)
         lines += labelled("could move", f"{part} of calls, worth {show(sums.could_nusd)}, quality unknown")
     lines += _latency_lines(report)
+    for one, ahead in report.budgets:
+        lines += labelled("budget", budget_words(one, ahead, report.at))
+    if sums.cache_hits + sums.cache_misses:
+        lines += labelled("cache", hits_words(sums.cache_hits, sums.cache_misses, sums.cache_nusd))
     if sums.failed:
         lines += labelled("failed", f"{plural(sums.failed, 'call')} ({percent(sums.failed, sums.calls, 1)})")
     if sums.estimated:
@@ -485,6 +502,10 @@ def ledger_json(report: LedgerReport) -> dict[str, Any]:
         ],
         "hours": report.hours,
         "month": None if month is None else {"spent_usd": to_usd(month[0]), "saved_usd": to_usd(month[1])},
+        "cache": look_ups_json(
+            report.total.sums.cache_hits, report.total.sums.cache_misses, report.total.sums.cache_nusd
+        ),
+        "budgets": [account_json(one, ahead) for one, ahead in report.budgets],
         "store": report.store,
         "next": report.next,
     }

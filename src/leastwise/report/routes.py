@@ -44,7 +44,7 @@ PHASES: Final[Mapping[str, tuple[Code, ...]]] = {
         Code.UNSURE,
     ),
     "adjust": (Code.RAISED,),
-    "limit": (Code.NOT_ALLOWED, Code.CEILING, Code.UNFIT),
+    "limit": (Code.NOT_ALLOWED, Code.CEILING, Code.BUDGET_CEILING, Code.BUDGET_DEFERRED, Code.UNFIT),
     "cache": (Code.CACHE,),
     "fit": (Code.ADAPTED,),
     "mode": (Code.OBSERVED, Code.OFF, Code.NOT_IN_SHARE, Code.OPTED_OUT),

@@ -65,9 +65,11 @@ def labelled(label: str, text: str, *, width: int = WIDTH) -> list[str]:
     )
 
 
-def wrapped(text: str, *, width: int = WIDTH) -> list[str]:
-    """Return `text` as lines."""
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+def wrapped(text: str, *, width: int = WIDTH, indent: int = 0) -> list[str]:
+    """Return `text` as lines, all but the first indented."""
+    return textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def dollars(nusd: int, largest: int) -> str:

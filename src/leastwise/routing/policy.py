@@ -9,6 +9,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
+from leastwise.budget import Purse, Standing
 from leastwise.errors import ConfigError
 from leastwise.features import Role
 from leastwise.ladder import COMPLEXITIES, MODES, Complexity, Ladder, Mode
@@ -250,6 +251,9 @@ class Known:
         opinion: The type of task that a small model took this very ask for, or "".
         ask_key: The ask that it was just paid for; "" where it was known before.
         warmths: What the session has in prompt caches, warm or not, by the model's plain id.
+        standings: How the accounts that may pay for it stand, by their ids.
+        raised: Money added to budgets for now, by the budget's name.
+        purse: What budgets say of it.
     """
 
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -258,3 +262,6 @@ class Known:
     opinion: str = ""
     ask_key: str = ""
     warmths: Mapping[str, Warmth] = field(default_factory=dict)
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    raised: Mapping[str, int] = field(default_factory=dict)
+    purse: Purse = field(default_factory=Purse)

@@ -6,7 +6,8 @@ follow-up such as "yes" is read as the ask before it); sizes, where the caller t
 the answer; the type that a small model was paid to tell; else *unsure*, a legal outcome that stays
 with the baseline.
 *Adjust*, never what was forced or pinned: sizes may raise a simple or standard choice.
-*Limit*, always: the allowed tiers, the asked model as ceiling, what fits the request.
+*Limit*, always: the allowed tiers, the asked model as ceiling, the ceilings of budgets (critical tasks
+are exempt, and inside a tool loop they wait for the next human turn), what fits the request.
 Last, among what is within these limits, a move down is weighed against the prompt cache it
 would leave: an adjustment, made when it is known where the move would really go.
 
@@ -34,6 +35,7 @@ from leastwise.ladder import (
     Code,
     Complexity,
     Decision,
+    Held,
     Ladder,
     Mode,
     Reason,
@@ -59,6 +61,8 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
 _MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
 _WHOLE: Final = 100
+#: Why a request stays with its model, whatever a budget can cover.
+_STAYS: Final = frozenset({Code.PINNED, Code.OPTED_OUT, Code.OFF, Code.ESCAPED})
 _RAW: Final = "x-stainless-raw-response"  # in it the SDK says that its caller reads as it comes
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
@@ -91,6 +95,7 @@ class _Case:
     is_forced: bool = False
     is_pinned: bool = False
     by_signals: bool = False
+    held: Held | None = None
     reasons: list[Reason] = field(default_factory=list)
     description: Scan | None = None
     ask: Scan | None = None
@@ -220,15 +225,18 @@ class Router:
         if is_routed:
             self._choose(case)
             self._adjust(case)
-        elif case.here.model in self._named:
+            self._limit(case)
+            self._weigh_cache(case)
+            self._say_adapted(case)
+            return self._decision(case, "auto", baseline, self._last_resort(case).model)
+        if case.here.model in self._named:
             case.go(self._named[case.here.model], Code.FORCED_TIER, f"tier {case.here.model} was asked for")
         elif is_off:
             case.go(case.last, Code.OFF, "switched off: the baseline answers")
         else:
             case.go(case.last, Code.OPTED_OUT, "not to be routed: the baseline answers")
-        self._limit(case)
-        if is_routed:
-            self._weigh_cache(case)
+        self._keep_allowed(case)
+        self._keep_fitting(case)
         self._say_adapted(case)
         return self._decision(case, "auto", baseline, self._last_resort(case).model)
 
@@ -422,12 +430,41 @@ class Router:
     # --- limit ---------------------------------------------------------------------------------------
 
     def _limit(self, case: _Case) -> None:
+        if case.features.in_tool_loop:
+            self._defer_ceiling(case)
         if case.is_pinned:
             return
         if not case.is_auto and case.here.model == case.last.model:
             case.here = case.last
         self._keep_allowed(case)
+        self._keep_below_ceilings(case)
         self._keep_fitting(case)
+
+    def _defer_ceiling(self, case: _Case) -> None:
+        """Say which ceiling of a budget waits for the tool loop to end."""
+        held = self._held(case, case.here)
+        if held is not None:
+            case.held = held
+            case.go(case.here, Code.BUDGET_DEFERRED, f"{held.words}, after this tool loop")
+
+    def _keep_below_ceilings(self, case: _Case) -> None:
+        """Step down to the dearest tier that the budgets' ceilings allow; each tier's own budgets count."""
+        while not case.features.in_tool_loop and (held := self._held(case, case.here)) is not None:
+            most = self._ranks[held.tier]
+            below = [tier for tier in case.choices if self._ranks[tier.name] <= most]
+            if not below:
+                return  # nothing cheaper may be chosen
+            case.held = held
+            case.go(below[-1], Code.BUDGET_CEILING, held.words)
+
+    def _held(self, case: _Case, tier: Tier) -> Held | None:
+        """Return the ceiling of a budget that a tier is above, if any."""
+        if not case.known.purse.rules:
+            return None
+        held = case.known.purse.held(self.ladder, canonical(tier.model))
+        if held is None or self._ranks.get(tier.name, len(self._ranks)) <= self._ranks[held.tier]:
+            return None
+        return held
 
     def _say_adapted(self, case: _Case) -> None:
         """Say what has to be changed for the model that was chosen in the end."""
@@ -513,6 +550,7 @@ class Router:
             tier
             for tier in dict.fromkeys((*case.choices, *last))
             if self._scales.price(tier, case.at) > floor >= 0
+            and self._held(case, tier) is None
             and ((tier is case.last and not case.is_auto) or not self._misfit(case, tier))
         ]
 
@@ -552,7 +590,36 @@ class Router:
             reasons=tuple(case.reasons),
             baseline=baseline,
             input_tokens=self._tokens(case, model.tokenizer if model is not None else "old"),
+            held=case.held,
         )
+
+    def below(self, request: Request, task: Task, decision: Decision) -> Tier | None:
+        """Return the next cheaper tier for a decision that a budget cannot cover; None where it must stay.
+
+        Critical tasks stay, answers of tool calls, requests that are only observed, and what was not
+        routed at all.
+        """
+        codes = {reason.code for reason in decision.reasons}
+        if task.critical or decision.mode not in ("auto", "enforce") or codes & _STAYS:
+            return None
+        rank = self._ranks.get(decision.tier, len(self._ranks))
+        cheaper = self._allowed
+        if decision.mode == "enforce":
+            cheaper = self._within(self._cheaper_than(decision.asked, datetime.now(UTC)))
+        fitting = (
+            tier
+            for tier in reversed(cheaper)
+            if self._ranks[tier.name] < rank and not self._fits(request, tier.model).misfit
+        )
+        return next(fitting, None)
+
+    def mode_of(self, request: Request, task: Task, draw: float = 0.0) -> Literal["auto", Mode]:
+        """Return the mode that a request is in: `auto`, or the one in force for the real model it names."""
+        asked = request.model
+        if asked in AUTO or asked in self._named:
+            return "off" if self.policy.mode == "off" else "auto"
+        mode, is_in_share = self._mode(asked, task, draw)
+        return "observe" if mode == "enforce" and not is_in_share else mode
 
     def _clamp(self, case: _Case, model: Model | None) -> int | None:
         """Return a lower cap on output, or None.

@@ -8,7 +8,8 @@ Every call that posts to `/v1/messages`, however it was made (`create`, `stream`
 the SDK prepared it, but for the members that the decision changes.
 
 Retries are ours (the SDK's are off inside an attempt), by the caller's own
-`max_retries`; the SDK's errors reach the caller as they are.
+`max_retries`; the SDK's errors reach the caller as they are. A kept answer is read by the SDK, too,
+so that it comes in the form that the caller asked for (`responses`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from decimal import Decimal
 from functools import cache, cached_property, partial
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -30,15 +32,18 @@ import anthropic
 from anthropic import Omit
 from anthropic._resource import AsyncAPIResource  # exported nowhere else
 from anthropic.types import Message
+from anthropic.types.beta import BetaMessage
 
 from leastwise import client as drivers
 from leastwise.build import OWN_UPSTREAM, Runtime
+from leastwise.cache import Stored
 from leastwise.config import Upstream
-from leastwise.errors import ConfigError, UpstreamFailure
+from leastwise.errors import BudgetExceededError, ConfigError, UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Mode, Outcome, Task
 from leastwise.messages import LEFT_OUT, Facts, Held, Reply, Request, Usage, text_of
 from leastwise.sdk import hook
+from leastwise.sdk.responses import BudgetStatusError, replaying
 from leastwise.sdk.taps import attach, listeners_of
 from leastwise.sse import Tap
 from leastwise.steps import Send, Steps
@@ -52,9 +57,11 @@ _BETA: Final = "anthropic-beta"
 _PATIENCE_S: Final = 10.0
 _OAUTH: Final = "oauth-"  # betas that go with a key, whatever it is used for
 _EVENTS: Final = "text/event-stream"
-#: Names of headers that may hold a secret of the caller's: `cookie`, `x-portkey-api-key`, `helicone-auth`.
+_OURS: Final = "leastwise-"  # names of headers that are for us alone
+#: Names of headers that may hold a secret of the caller's: `cookie`, `x-portkey-api-key`, `helicone-auth`;
+#: not how many output tokens are expected.
 _SECRET: Final = re.compile(
-    r"(?<![a-z])(?:auth|authorization|cookie|credential|(?:api)?key|password|secret|token)s?(?![a-z])",
+    r"(?<![a-z])(?:auth|authorization|cookie|credential|(?:api)?key|password|secret|(?<!output-)token)s?(?![a-z])",
     re.IGNORECASE,
 )
 _NAMED: Final = ("api_key", "auth_token", "credentials", "config", "profile")
@@ -72,9 +79,16 @@ class _Routing:
     leastwise: Runtime
     _leastwise_connections: Any
 
-    def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        leastwise: Runtime | None = None,
+        mode: Mode | None = None,
+        budget_usd: Decimal | float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Make a client; see the SDK's class for all other arguments."""
-        self.leastwise = leastwise or Runtime.open(mode=mode)
+        self.leastwise = _runtime(leastwise, mode, budget_usd)
         super().__init__(**kwargs)
         for name in vars(self).keys() & {"messages", "beta"}:  # Bedrock and Vertex make theirs at once
             _with_tasks(vars(self)[name])
@@ -115,7 +129,14 @@ class _Routing:
         )
         self._leastwise_list_models()
         retries = options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
-        call = self.leastwise.call(request, task or Task(), max_retries=retries, headers=headers)
+        query = sorted(map(str, (options.params or {}).items()))
+        call = self.leastwise.call(
+            request,
+            task or Task(),
+            max_retries=retries,
+            headers=headers,
+            origin=f"{self.base_url} {query}",  # type: ignore[attr-defined]  # the SDK's
+        )
         return request, exchange(call, self.leastwise.terms)
 
     def _leastwise_headers(self, options: Any) -> dict[str, str]:
@@ -152,6 +173,7 @@ class _Routing:
         if step.upstream != OWN_UPSTREAM:
             # The caller's secrets are for the caller's upstream, whose client's own headers stay there too.
             headers = {name: value for name, value in headers.items() if not _SECRET.search(name)}
+            _keep_ours(headers)  # that client does not
             known = _betas_in(headers)
         if set(known) != set(step.request.betas):
             headers = self._leastwise_with_betas(headers, step.request.betas)
@@ -275,7 +297,18 @@ class _SyncRouting(_Routing, hook.Sync):
                 return self._leastwise_reply(error)
             return _decoded(_reply(payload)) if step.is_own else _reply(payload)
 
-        return _deliver(drivers.run(steps, upstream, self.leastwise.desk))
+        try:
+            result = drivers.run(steps, upstream, self.leastwise.desk)
+        except BudgetExceededError as error:
+            raise BudgetStatusError(str(error), **vars(error)) from None
+        if isinstance(result.payload, Stored):
+            return _told(send(copy.copy(options), replaying(result.payload, self)), result.life.outcome)
+        return _deliver(result)
+
+    def _prepare_request(self, request: Any) -> None:
+        """Make a request ready to be sent, as the SDK does; it comes here before every attempt."""
+        _keep_ours(request.headers)
+        super()._prepare_request(request)  # type: ignore[misc]  # the class mixed with
 
 
 class _AsyncRouting(_Routing, hook.Async):
@@ -303,7 +336,18 @@ class _AsyncRouting(_Routing, hook.Async):
                 return self._leastwise_reply(error)
             return _decoded(_reply(payload)) if step.is_own else _reply(payload)
 
-        return _deliver(await drivers.run_async(steps, upstream, self.leastwise.desk))
+        try:
+            result = await drivers.run_async(steps, upstream, self.leastwise.desk)
+        except BudgetExceededError as error:
+            raise BudgetStatusError(str(error), **vars(error)) from None
+        if isinstance(result.payload, Stored):
+            return _told(await send(copy.copy(options), replaying(result.payload, self)), result.life.outcome)
+        return _deliver(result)
+
+    async def _prepare_request(self, request: Any) -> None:
+        """Make a request ready to be sent, as the SDK does; it comes here before every attempt."""
+        _keep_ours(request.headers)
+        await super()._prepare_request(request)  # type: ignore[misc]  # the class mixed with
 
 
 def _reply(payload: Any) -> Reply:
@@ -313,7 +357,7 @@ def _reply(payload: Any) -> Reply:
         request_id = response.headers.get("request-id", "")
         if not response.is_stream_consumed:
             return Reply(Held(payload), request_id=request_id)
-        return Reply(payload, _facts_of(response), request_id=request_id)
+        return Reply(payload, _facts_of(response), request_id=request_id, body=lambda: response.content)
     if isinstance(payload, dict):
         return Reply(payload, Facts.read(payload))
     usage: Any = getattr(payload, "usage", None)
@@ -329,13 +373,35 @@ def _reply(payload: Any) -> Reply:
         ),
         is_complete=hasattr(payload, "content"),
     )
-    return Reply(payload, facts, request_id=str(getattr(payload, "_request_id", "") or ""))
+    is_whole = isinstance(payload, Message | BetaMessage)  # a caller's own type may leave things out
+    return Reply(
+        payload,
+        facts,
+        request_id=str(getattr(payload, "_request_id", "") or ""),
+        body=partial(_body_of, payload) if is_whole else None,
+    )
+
+
+def _body_of(message: Message | BetaMessage) -> bytes:
+    """Return a message as the JSON that the SDK made it from: all that the API sent and nothing else.
+
+    It may be spelt differently, but the SDK makes the same of it.
+    """
+    parsed = {"content": {"__all__": {"parsed_output"}}}  # the SDK's own, in the caller's type
+    plain = message.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=parsed, warnings=False)
+    return json.dumps(plain).encode()
 
 
 def _decoded(reply: Reply) -> Reply:
     """Return the answer to a request of ours as the core reads it; what is no message it finds nothing in."""
     payload = reply.payload
     return replace(reply, payload=payload.to_dict() if isinstance(payload, Message) else None)
+
+
+def _keep_ours(headers: Any) -> None:
+    """Take out of a request's headers what is for us alone."""
+    for name in [name for name in headers if name.lower().startswith(_OURS)]:
+        del headers[name]
 
 
 def _betas_in(headers: Mapping[str, Any]) -> list[str]:
@@ -347,6 +413,7 @@ def _list_models(runtime: Runtime, base_url: str, named: Mapping[str, Any]) -> N
     """Ask an upstream for its models; a failure is logged, and asked again another time."""
     try:
         with anthropic.Anthropic(base_url=base_url, max_retries=0, timeout=_PATIENCE_S, **named) as plain:
+            _keep_ours(plain._custom_headers)  # noqa: SLF001 - the SDK's, from the environment
             rows = [row.to_dict() for row in plain.models.list(limit=1000).data]
         runtime.learn_models(base_url, rows)
     except Exception as error:  # noqa: BLE001 - nobody waits for it, and nothing depends on it
@@ -378,9 +445,16 @@ def _deliver(result: drivers.Result) -> Any:
         result.life.relay(is_stream=_EVENTS in response.headers.get("content-type", ""))
         attach(response, result.life)
     else:
-        with suppress(AttributeError, TypeError):  # a caller may ask for plain values: text, a dict
-            setattr(result.payload, _OUTCOME, result.life.outcome)
+        _told(result.payload, result.life.outcome)
     return result.payload
+
+
+def _told(payload: Any, outcome: Outcome | None) -> Any:
+    """Return the SDK's object with what became of the request within reach of `outcome`."""
+    response = response_of(payload)
+    with suppress(AttributeError, TypeError):  # a caller may ask for plain values: text, a dict
+        setattr(payload if response is None else response, _OUTCOME, outcome)
+    return payload
 
 
 def outcome(of: object, *, client: Any = None) -> Outcome | None:
@@ -388,16 +462,19 @@ def outcome(of: object, *, client: Any = None) -> Outcome | None:
 
     Args:
         of: A message, a stream or a raw response of a Leastwise client; or an exchange id,
-            a `msg_...` id or a `request-id`, looked up in the ledger.
+            a `msg_...` id or a `request-id`, looked up in the ledger. An answer from the cache has the
+            ids of the call that paid for it, and so has a message read from a stream or a raw response:
+            ask of these themselves.
         client: The client whose ledger is asked for an id; by default the configured one.
 
     Returns:
         The outcome; None while a stream is still being read, or when nothing is known of it.
     """
-    known = getattr(of, _OUTCOME, None)
-    if isinstance(known, Outcome):
-        return known
     response = getattr(of, "response", None) or response_of(of)
+    for told in (of, response):
+        known = getattr(told, _OUTCOME, None)
+        if isinstance(known, Outcome):
+            return known
     lives = [one for one in listeners_of(response) if isinstance(one, drivers.Life)]
     life = lives[0] if lives else None
     if life is not None and life.outcome is not None:
@@ -478,17 +555,61 @@ def _with_tasks(resource: Any) -> Any:
 class Anthropic(_SyncRouting, anthropic.Anthropic):
     """The SDK's `Anthropic`; see `leastwise.sdk`."""
 
-    def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
-        """Make a client; see the SDK's `Anthropic` for all other arguments."""
-        super().__init__(leastwise=leastwise, mode=mode, **_with_profile(anthropic.Anthropic, kwargs))
+    def __init__(
+        self,
+        *,
+        leastwise: Runtime | None = None,
+        mode: Mode | None = None,
+        budget_usd: Decimal | float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Make a client; see the SDK's `Anthropic` for all other arguments.
+
+        Args:
+            leastwise: Shares another client's runtime; by default the configured one is opened.
+            mode: Overrides the configured mode for real model ids.
+            budget_usd: The most that this client and its copies may spend, in US dollars.
+            **kwargs: The SDK's own.
+        """
+        own = _with_profile(anthropic.Anthropic, kwargs)
+        super().__init__(leastwise=leastwise, mode=mode, budget_usd=budget_usd, **own)
 
 
 class AsyncAnthropic(_AsyncRouting, anthropic.AsyncAnthropic):
     """The SDK's `AsyncAnthropic`; see `leastwise.sdk`."""
 
-    def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
-        """Make a client; see the SDK's `AsyncAnthropic` for all other arguments."""
-        super().__init__(leastwise=leastwise, mode=mode, **_with_profile(anthropic.AsyncAnthropic, kwargs))
+    def __init__(
+        self,
+        *,
+        leastwise: Runtime | None = None,
+        mode: Mode | None = None,
+        budget_usd: Decimal | float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Make a client; see the SDK's `AsyncAnthropic` for all other arguments.
+
+        Args:
+            leastwise: Shares another client's runtime; by default the configured one is opened.
+            mode: Overrides the configured mode for real model ids.
+            budget_usd: The most that this client and its copies may spend, in US dollars.
+            **kwargs: The SDK's own.
+        """
+        own = _with_profile(anthropic.AsyncAnthropic, kwargs)
+        super().__init__(leastwise=leastwise, mode=mode, budget_usd=budget_usd, **own)
+
+
+def _runtime(shared: Runtime | None, mode: Mode | None, budget_usd: Decimal | float | None) -> Runtime:
+    """Return the runtime that a client is to have: another client's, or one of its own.
+
+    Raises:
+        TypeError: a budget of one client, and a runtime that it shares with others.
+    """
+    if shared is None:
+        return Runtime.open(mode=mode, budget_usd=budget_usd)
+    if budget_usd is not None:
+        message = "budget_usd is for one client: give it without leastwise=, or put a budget into the config"
+        raise TypeError(message)
+    return shared
 
 
 def _with_profile(kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -505,13 +626,20 @@ def _with_profile(kind: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {**arguments, "credentials": credentials, "base_url": base_url, "default_headers": headers}
 
 
-def wrap(client: Client, *, mode: Mode | None = None, leastwise: Runtime | None = None) -> Client:
+def wrap(
+    client: Client,
+    *,
+    mode: Mode | None = None,
+    leastwise: Runtime | None = None,
+    budget_usd: Decimal | float | None = None,
+) -> Client:
     """Return a copy of any client of the `anthropic` SDK that runs every message through an exchange.
 
     Args:
         client: An `Anthropic`, `AsyncAnthropic`, Bedrock, Vertex or other client; it is left as it was.
         mode: Overrides the configured mode for real model ids.
         leastwise: Shares another client's runtime; by default the configured one is opened.
+        budget_usd: The most that the copy and its own copies may spend, in US dollars.
 
     Raises:
         TypeError: not a client of that SDK.
@@ -521,7 +649,7 @@ def wrap(client: Client, *, mode: Mode | None = None, leastwise: Runtime | None 
         message = "this client is a Leastwise client already"
         raise TypeError(message)
     wrapped = recast(client, _routed)
-    wrapped.leastwise = leastwise or Runtime.open(mode=mode)
+    wrapped.leastwise = _runtime(leastwise, mode, budget_usd)
     return wrapped
 
 

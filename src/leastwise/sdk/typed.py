@@ -6,6 +6,7 @@ take them as they come, because a keyword cannot be added to a signature written
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -182,22 +183,36 @@ class AsyncTaskedBeta(AsyncBeta):
 
 
 class Anthropic(anthropic.Anthropic):
-    """The SDK's `Anthropic`, with `task` and `mode`."""
+    """The SDK's `Anthropic`, with `task`, `mode` and `budget_usd`."""
 
     leastwise: Runtime
     messages: Messages
     beta: TaskedBeta
 
-    def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        leastwise: Runtime | None = None,
+        mode: Mode | None = None,
+        budget_usd: Decimal | float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Make a client; see the SDK for all other arguments."""
 
 
 class AsyncAnthropic(anthropic.AsyncAnthropic):
-    """The SDK's `AsyncAnthropic`, with `task` and `mode`."""
+    """The SDK's `AsyncAnthropic`, with `task`, `mode` and `budget_usd`."""
 
     leastwise: Runtime
     messages: AsyncMessages
     beta: AsyncTaskedBeta
 
-    def __init__(self, *, leastwise: Runtime | None = None, mode: Mode | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        leastwise: Runtime | None = None,
+        mode: Mode | None = None,
+        budget_usd: Decimal | float | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Make a client; see the SDK for all other arguments."""

@@ -1,4 +1,8 @@
-"""Where the ledger lives: one module per kind of store, one contract suite for all."""
+"""Where ledger, budgets and cache live: one module per kind of store, one contract suite per protocol.
+
+One `Store` keeps the ledger and, in the same transactions, the budgets; where budgets are kept elsewhere
+(`BudgetStore`), `Split` puts the two together. `CacheStore` keeps answers.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from leastwise.ledger import Entry, Exchange
+from leastwise.budget import Account, Raise, Refusal, Standing
+from leastwise.cache import Found, Stored
+from leastwise.ledger import Entry, Exchange, Reserved, StepDown
 from leastwise.routing import Known
 from leastwise.steps import Lease, Record, Settle
 
-__all__ = ["GROUPS", "Line", "Query", "Store", "Story", "TypeLine"]
+__all__ = [
+    "GROUPS",
+    "BudgetStore",
+    "CacheStats",
+    "CacheStore",
+    "Line",
+    "Query",
+    "Store",
+    "Story",
+    "TypeLine",
+    "WindowLine",
+    "recover",
+]
 
 #: What sums can be grouped by.
 GROUPS = ("asked", "day", "hour", "key", "mode", "result", "served", "tag", "tenant", "tier")
@@ -57,7 +75,8 @@ class Line:
     """Sums over one group of requests; `group` has the values of `Query.by`, in order.
 
     `calls` counts requests, `moved` those answered by another model than the baseline,
-    `could_move` those observed that routing would have moved, worth `could_nusd`.
+    `could_move` those observed that routing would have moved, worth `could_nusd`. `cache_hits` and
+    `cache_misses` count look-ups of kept answers, `cache_nusd` is what the hits saved.
     """
 
     group: tuple[str, ...]
@@ -75,6 +94,9 @@ class Line:
     lost_cache_nusd: int
     checks_nusd: int
     assumed_nusd: int
+    cache_hits: int
+    cache_misses: int
+    cache_nusd: int
     input_tokens: int
     output_tokens: int
 
@@ -89,8 +111,139 @@ class TypeLine:
     spent_nusd: int
 
 
-class Store(Protocol):
-    """A ledger store. Every method is safe from any thread, and after a fork in the child."""
+@dataclass(frozen=True, slots=True)
+class WindowLine:
+    """One account's window as it is kept: a calendar window, or one slice of a rolling one."""
+
+    account: str
+    window_key: str
+    standing: Standing
+
+
+class BudgetStore(Protocol):
+    """Keeps accounts exactly. Every method is safe from any thread, and after a fork in the child.
+
+    A lease is granted in all of its accounts or in none, and then holds until it is settled or its owner
+    is found dead. The owner is this process; it says every few seconds that it lives (`beat`).
+
+    Attributes:
+        is_near: Whether a call takes microseconds, so that an event loop may wait for it.
+    """
+
+    is_near: bool
+
+    def standings(self, accounts: Sequence[Account]) -> dict[str, Standing]:
+        """Return how the windows of these accounts stand, by account; none for what nothing is known of.
+
+        Spent and calls are summed from a window's `first` key to its `key`.
+        """
+
+    def lease(self, lease: Lease, *, may_wait: bool) -> Refusal | None:
+        """Reserve in every claim's account, or in none and say why.
+
+        The first claim, by account, that does not fit is refused: spent and reserved from the window's
+        `first` key to its `key`, and this lease, may not exceed the claim's limit. A lease that was
+        settled already is void: granted, and nothing is held for it.
+
+        Raises:
+            BusyError: `may_wait` is false and the store is busy for now.
+            StoreError: the store cannot be asked.
+        """
+
+    def settle(self, *entries: Entry) -> None:
+        """Close these leases and charge what the entries cost; twice is as good as once.
+
+        An entry of a lease that was lost meanwhile corrects what was charged for it; a lost one never
+        overrides what is known. What was never leased is charged all the same.
+
+        Raises:
+            StoreError: the store cannot be asked; nothing was lost, settle again.
+        """
+
+    def reserved(self) -> list[Reserved]:
+        """Return every lease that is open, with its owner, oldest first."""
+
+    def beat(self) -> None:
+        """Say that this process lives."""
+
+    def dead(self) -> list[Reserved]:
+        """Return the leases of owners that have been silent for too long, by the store's own clock."""
+
+    def windows(self, *, since: str = "") -> list[WindowLine]:
+        """Return every account's windows with that key or a later one, by account and time."""
+
+    def correct(self, account: str, window_key: str, spent_nusd: int) -> None:
+        """Set what a window's account has spent: what its charges add up to."""
+
+    def first_to(self, account: str, window_key: str, what: str) -> bool:
+        """Tell whether nobody said `what` of that window before: then the caller is to say it."""
+
+    def add_raise(self, raised: Raise) -> None:
+        """Give a budget more money until a time."""
+
+    def raises(self) -> list[Raise]:
+        """Return all that was ever given, oldest first."""
+
+    def close(self) -> None:
+        """Write what is waiting and close."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """What a cache holds: how many answers, their bytes, and how often they were given again."""
+
+    entries: int
+    size_bytes: int
+    hits: int
+
+
+class CacheStore(Protocol):
+    """Keeps answers. Every method is safe from any thread, and after a fork in the child.
+
+    Attributes:
+        is_near: Whether a call takes microseconds, so that an event loop may wait for it.
+    """
+
+    is_near: bool
+
+    def look_up(self, key: str, *, leads: bool) -> Found:
+        """Return the answer under `key` if it is fresh; else, with `leads`, whether this caller is to ask.
+
+        Who leads holds the key until `save` or `land`; when its process dies, or holds it for longer
+        than any call takes, the next to look leads. A hit is counted.
+        """
+
+    def save(self, key: str, stored: Stored) -> None:
+        """Keep an answer, replacing what was there, and end the lead; evict what is over the size."""
+
+    def land(self, key: str, *, frees: bool = False) -> None:
+        """End the lead without an answer: the next to look leads. Blocks nowhere.
+
+        With `frees` everybody who looks within the next minute leads: there is an answer, but none to keep,
+        so that to wait for each other would gain nothing.
+        """
+
+    def entries(self, *, tag: str | None = None, limit: int = 100) -> list[tuple[str, Stored]]:
+        """Return kept answers with their keys, last used first; only of a tag, when given."""
+
+    def get(self, key: str) -> Stored | None:
+        """Return the one answer whose key begins so, fresh or not, else None; counts no hit."""
+
+    def stats(self) -> CacheStats:
+        """Return what is kept."""
+
+    def clear(self, *, tag: str | None = None) -> int:
+        """Forget all answers, or those of a tag; return how many."""
+
+    def prune(self) -> int:
+        """Forget what is past its time or over the size; return how many."""
+
+    def close(self) -> None:
+        """Write what is waiting and close."""
+
+
+class Store(BudgetStore, Protocol):
+    """A ledger with its budgets. Every method is safe from any thread, and after a fork in the child."""
 
     def known(
         self,
@@ -101,6 +254,7 @@ class Store(Protocol):
         tenant: str = "local",
         session: str = "",
         ask_key: str = "",
+        accounts: Sequence[Account] = (),
     ) -> Known:
         """Return what routing needs: pins of these tool calls, the tag's usual model, token ratios, caches.
 
@@ -111,10 +265,8 @@ class Store(Protocol):
             tenant: Whose session.
             session: Whose prompt caches are wanted; "" for none.
             ask_key: The ask of which a small model's word is wanted; "" for none.
+            accounts: Those that may pay: their standings and what was added to their budgets are wanted.
         """
-
-    def lease(self, lease: Lease) -> None:
-        """Reserve before sending; with no budget there is nothing to reserve and nothing to write."""
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
         """Write now, all or none; when somebody else is writing and `may_wait` is false, soon."""
@@ -128,6 +280,9 @@ class Store(Protocol):
     def find(self, any_id: str) -> Story | None:
         """Return the request with this exchange id, `msg_...` or `request-id`."""
 
+    def entry(self, id_: str) -> Entry | None:
+        """Return the attempt with this id, whether or not its request's own row is written."""
+
     def sums(self, query: Query) -> list[Line]:
         """Return sums by group, from the hourly roll-ups."""
 
@@ -140,5 +295,25 @@ class Store(Protocol):
     def misfits(self, since: float) -> dict[tuple[str, str], int]:
         """Return how many requests were refused although they were taken to fit, by model and member."""
 
-    def close(self) -> None:
-        """Write what is posted and close."""
+    def charged(self, *, since: float | None = None) -> dict[tuple[str, str], int]:
+        """Return what the charges add up to, by account and window key; of entries since then, if given."""
+
+    def lost(self) -> list[Entry]:
+        """Return entries whose cost nobody knows, for their process died; oldest first."""
+
+    def step_downs(self, limit: int = 100) -> list[tuple[float, str, StepDown]]:
+        """Return when, in which request and how budgets made requests cheaper; the newest first."""
+
+    def entries_of(self, account: str, since: float) -> list[Entry]:
+        """Return the entries that this account paid for since then, oldest first."""
+
+
+def recover(store: Store) -> list[Entry]:
+    """Settle what dead processes had reserved, at the most it can have cost; return these entries.
+
+    Whoever knows better later corrects them, by settling the same entry.
+    """
+    lost = [reserved.lost() for reserved in store.dead()]
+    for entry in lost:
+        store.write(Settle(entry), may_wait=True)
+    return lost

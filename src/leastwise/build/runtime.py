@@ -1,4 +1,4 @@
-"""Putting a configured Leastwise together; the one module that knows every implementation.
+"""Putting a configured Leastwise together.
 
 A `Runtime` is what clients, commands and later the gateway hold: the ledger, the
 terms of exchanges, and the configuration, which is read again when its file
@@ -11,8 +11,10 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,26 +25,52 @@ import msgspec
 
 from leastwise import account
 from leastwise.attempt import Call, Terms, moment
+from leastwise.budget import BudgetRule
+from leastwise.build.stores import open_cache, usable_cache, usable_store
+from leastwise.cache import NO_CACHE, Caching, key_of
 from leastwise.catalogue import Catalogue, Row, known_models
 from leastwise.client import Desk
 from leastwise.compile import fit
-from leastwise.config import DEFAULT, MEMORY, Config, Upstream, load, policy, price_book
-from leastwise.errors import LeastwiseError, StoreError
+from leastwise.config import (
+    Config,
+    Upstream,
+    limits,
+    load,
+    policy,
+    price_book,
+)
+from leastwise.errors import ConfigError, LeastwiseError
 from leastwise.features import Features
-from leastwise.ladder import AUTO, Adviser, Code, Decision, Mode, Outcome, Reason, Task
+from leastwise.heart import Heart
+from leastwise.ladder import (
+    AUTO,
+    CACHE_USES,
+    Adviser,
+    CacheUse,
+    Code,
+    Decision,
+    Mode,
+    Outcome,
+    Reason,
+    Task,
+    Tier,
+)
 from leastwise.ledger import new_id
 from leastwise.messages import Request
+from leastwise.money import show, to_nusd
+from leastwise.notify import watch
 from leastwise.prices import check_ladder
 from leastwise.routing import Known, Router, observing_line
-from leastwise.stores import Query, Store
-from leastwise.stores.sqlite import SqliteStore
+from leastwise.stores import CacheStore, Query, Store, recover
 
 _log: Final = logging.getLogger(__name__)
 
 #: The upstream that stands for the client the caller brought.
 OWN_UPSTREAM: Final = "anthropic"
 
-_STORE: Final = "store.url"
+#: Modes in which a request is routed, so that the configuration may have it answered from the cache.
+_CHOSEN: Final = ("auto", "enforce")
+_LAST_DRAW: Final = 0.999999  # outside any share that is not the whole
 _RELOAD_S: Final = 1.0
 _LIST_AGAIN_S: Final = 3600.0
 _OBSERVED_S: Final = 7 * 24 * 3600
@@ -57,8 +85,10 @@ class Runtime:
 
     Args:
         config: The configuration.
-        store: The ledger; by default the configured one is opened. Where none is configured and the
-            usual place cannot be written, it is kept in memory, with a warning.
+        store: The ledger with its budgets; by default the configured ones are opened. Where none are
+            configured and the usual place cannot be written, they are kept in memory, with a warning.
+        cache: The kept answers; by default the configured ones, unless the cache is off.
+        budget_usd: A budget for all that goes through this runtime, beside the configured ones.
         reload: Reads the configuration again; None keeps it for good.
         clock: Seconds since the epoch.
         rng: Draws ids, shares and jitter; the default is safe after a fork.
@@ -73,14 +103,18 @@ class Runtime:
         config: Config,
         *,
         store: Store | None = None,
+        cache: CacheStore | None = None,
+        budget_usd: Decimal | str | float | None = None,
         reload: Callable[[], Config] | None = None,
         clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
-        self.store: Store = store if store is not None else _usable_store(config, clock)
-        self.desk = Desk(self.store, clock)
         self._clock = clock
         self._rng = rng or random.SystemRandom()
+        self._own = () if budget_usd is None else (self._own_budget(budget_usd),)
+        self.store: Store = store if store is not None else usable_store(config, clock)
+        self.desk = Desk(self.store, clock, self._cache_of(config, cache))
+        self._heart = Heart(self._beat)
         self._reload = reload
         self._looked_at = clock()
         self._seen = _stamps(config)
@@ -90,16 +124,39 @@ class Runtime:
         self._adopt(config)
 
     @classmethod
-    def open(cls, *, mode: Mode | None = None, path: Path | None = None) -> Self:
+    def open(
+        cls,
+        *,
+        mode: Mode | None = None,
+        path: Path | None = None,
+        budget_usd: Decimal | str | float | None = None,
+    ) -> Self:
         """Return the runtime that the environment and the configuration files describe.
 
         Raises:
-            ConfigError: a file or variable is wrong.
+            ConfigError: a file or variable is wrong, or `budget_usd` is no amount of dollars.
             StoreError: the ledger cannot be opened.
         """
         arguments: dict[str, object] = {} if mode is None else {"mode": mode}
         read = partial(load, path, os.environ, arguments=arguments)
-        return cls(read(), reload=read)
+        return cls(read(), reload=read, budget_usd=budget_usd)
+
+    def _cache_of(self, config: Config, given: CacheStore | None) -> Callable[[], CacheStore] | None:
+        """Return what opens the kept answers; those on a server are opened now, for it must be there."""
+        if given is None and config.store.cache and config.cache.on != "off":
+            given = open_cache(config, self._clock)
+        if given is not None:
+            return lambda: given
+        return None if config.cache.on == "off" else partial(usable_cache, config, self._clock)
+
+    def _own_budget(self, usd: Decimal | str | float) -> BudgetRule:
+        """Return a budget of this runtime's own, whose name nobody else has."""
+        try:
+            limit_nusd = to_nusd(usd)
+        except ValueError as error:
+            message = f"budget_usd: {error}"
+            raise ConfigError(message) from None
+        return BudgetRule(f"client-{new_id(self._clock(), self._rng)}", limit_nusd, window="total")
 
     def _adopt(self, config: Config) -> None:
         book, models = price_book(config), known_models(config.cache_folder, config.base_urls)
@@ -114,6 +171,27 @@ class Runtime:
                 call.request, call.task, known=known, now=now, draw=draw, headers=headers, features=read
             )
 
+        named = tuple(rule.header.partition(":")[0].strip().lower() for rule in rules.rules if rule.header)
+
+        def caching(call: Call) -> Caching:
+            use = _use_of_cache(call, config, router)
+            if use == "off":
+                return NO_CACHE
+            key = key_of(
+                call.request,
+                call.task,
+                tenant=call.tenant,
+                origin=call.origin,
+                policy_hash=router.policy_hash,
+                headers=call.headers,
+                named=named,
+            )
+            return Caching(key, reads=use != "refresh", keeps=use != "read")
+
+        def below(call: Call, decision: Decision) -> Tier | None:
+            return router.below(call.request, call.task, decision)
+
+        budgets = limits(config)
         self.config = config
         self.terms = Terms(
             decide=decide,
@@ -123,9 +201,24 @@ class Runtime:
             models=models,
             policy_hash=router.policy_hash,
             adviser=_adviser(config, router),
+            limits=replace(budgets, rules=(*budgets.rules, *self._own)),
+            below=below,
+            caching=caching,
             clock=self._clock,
             rng=self._rng,
         )
+
+    def _beat(self) -> None:
+        """Say that this process lives, settle what dead ones have left, tell of budgets that run short."""
+        self.store.beat()
+        for entry in recover(self.store):
+            _log.warning(
+                "a process died with %s reserved for %s: charged in full until it is known better",
+                show(entry.cost_nusd),
+                entry.model,
+            )
+        terms, webhook = self.terms, self.config.notify.webhook
+        watch(self.store, terms.limits, terms.ladder, terms.book, webhook, self._clock())
 
     def wants_models(self, base_url: str) -> bool:
         """Tell whether an upstream should be asked which models it has; at most once an hour it should.
@@ -152,6 +245,7 @@ class Runtime:
         max_retries: int,
         key: str = "",
         headers: Mapping[str, str] | None = None,
+        origin: str = "",
     ) -> Call:
         """Return `request` as it enters an exchange, under the configuration now in force."""
         now = self._clock()
@@ -160,8 +254,12 @@ class Runtime:
             self._look_again()
         if self._unsaid:
             self._say_if_observing(request)
+        if self.terms.limits.rules:
+            self._heart.start()
         id_ = new_id(now, self._rng)
-        return Call(id_, now, request, task, key=key, max_retries=max_retries, headers=headers or {})
+        return Call(
+            id_, now, request, task, key=key, max_retries=max_retries, headers=headers or {}, origin=origin
+        )
 
     def _look_again(self) -> None:
         """Adopt the configuration anew when one of its files changed; keep the old one when it is wrong.
@@ -219,8 +317,9 @@ class Runtime:
         return account.outcome_of(story.exchange, list(story.entries), reasons, self.terms)
 
     def close(self) -> None:
-        """Write what is waiting and close the ledger."""
-        self.store.close()
+        """Write what is waiting and close the stores."""
+        self._heart.stop()
+        self.desk.close()
 
     def __enter__(self) -> Self:
         """Return this runtime; leaving the block closes it."""
@@ -241,43 +340,15 @@ def _adviser(config: Config, router: Router) -> Adviser | None:
     return Adviser(tier.model, tier.upstream, router.teller.kinds)
 
 
-def open_store(config: Config, clock: Callable[[], float] = time.time) -> Store:
-    """Return the configured ledger.
-
-    Raises:
-        StoreError: it cannot be opened.
-    """
-    store = config.store
-    return SqliteStore(store.path, keep_days=store.keep_days, durability=store.durability, clock=clock)
-
-
-def _usable_store(config: Config, clock: Callable[[], float]) -> Store:
-    """Return the configured ledger, or one in memory where nobody configured one and none can be kept."""
-    try:
-        return open_store(config, clock)
-    except StoreError as error:
-        if config.origins.get(_STORE) != DEFAULT:
-            raise
-        _log.warning("the ledger is kept in memory and ends with this process: %s", error)
-        return SqliteStore(MEMORY, clock=clock)
-
-
-@contextmanager
-def existing_store(config: Config) -> Iterator[Store | None]:
-    """Open the configured ledger to read it; None where nothing was ever written, and no file is made.
-
-    Raises:
-        StoreError: see `open_store`.
-    """
-    where = config.store.path
-    if where == MEMORY or not Path(where).exists():
-        yield None
-        return
-    store = open_store(config)
-    try:
-        yield store
-    finally:
-        store.close()
+def _use_of_cache(call: Call, config: Config, router: Router) -> CacheUse:
+    """Return what a request does with the cache: as it says, else as configured where it is routed."""
+    if config.cache.on == "off" or config.mode == "off":
+        return "off"
+    told = call.task.cache_use or call.headers.get("leastwise-cache")
+    if told is not None:
+        return next((use for use in CACHE_USES if use == told), "off")
+    is_on = config.cache.on == "all" or call.task.tag in config.cache.tags
+    return "write" if is_on and router.mode_of(call.request, call.task, _LAST_DRAW) in _CHOSEN else "off"
 
 
 def observed(store: Store, now: float) -> tuple[int, int]:
