@@ -6,13 +6,16 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from benchmarks import decision, exchange, index, prompts, routing, start, types
+from benchmarks import cache, decision, exchange, hammer, index, prompts, routing, start, state, types
 from benchmarks.measure import Quiet, Result, markdown, say, write
 
 BENCHMARKS: dict[str, Callable[[int, Quiet], Result | None]] = {
+    "cache": cache.measure,
     "decision": decision.measure,
     "exchange": exchange.measure,
+    "hammer": hammer.measure,
     "start": start.measure,
+    "state": state.measure,
     "prompts": prompts.measure,
     "routing": routing.measure,
     "types": types.measure,

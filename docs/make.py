@@ -41,6 +41,22 @@ keys are errors. This page is written by `docs/make.py`; a test compares it.
 
 ```toml
 {template}```
+
+## PostgreSQL
+
+`pip install "leastwise[postgres]"`, and `ledger` and `budget` (or `url`) name a database: for several
+hosts that share one ledger, or a ledger that others query too. All tables are in the schema `leastwise`,
+which is made at the first start; until it exists, the role needs `CREATE` on the database. Limits are
+exact across hosts: a lease locks its accounts first, in one order for everybody, and reads what they hold
+only then, so that leases neither overspend nor lock each other out. That order has a price: what is
+leased from one budget is leased one transaction after the other, some 1,000 a second, or more where
+threads of one process share transactions; for more, keep budgets on Redis or Valkey. Who has died is told
+by the server's clock. A server that cannot be reached at the start is an error. One that is lost later is
+found out within about a second (two, where a network swallows everything): budgets then block what they
+cover, rows wait in memory, 10,000 at most, and both end when it is back. Not promised: limits across a
+fail-over to a replica that lacks the last transactions (`synchronous_commit` and the replication are
+yours), poolers that share connections between transactions (PgBouncer's `transaction` mode; `session`
+mode works), text with NUL characters.
 """
 
 

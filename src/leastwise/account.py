@@ -85,10 +85,9 @@ class Teller:
         return replace(self._instead(tier.model, Code.BUDGET_CAP, words), capped=(*self.capped, step))
 
     def _blocked(self, short: BudgetError) -> Record:
-        cannot = "cannot cover it" if short.account else "cannot be asked"
-        words = f"budget {short.budget} {cannot}: blocked"
+        words = f"budget {short.budget} cannot cover it" if short.account else "budgets cannot be asked"
         here = self.decision.tier or self.decision.model
-        reasons = (*self.decision.reasons, Reason(Code.BUDGET_CAP, words, here, here))
+        reasons = (*self.decision.reasons, Reason(Code.BUDGET_CAP, f"{words}: blocked", here, here))
         told = replace(self, decision=structs.replace(self.decision, reasons=reasons))
         row = told._row("blocked", short.http_status, None)  # noqa: SLF001 - one of its own
         blocked = (_capped(short, here, ""),) if short.account else ()

@@ -20,7 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Decimal
 from functools import partial
@@ -30,7 +30,18 @@ from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
-from leastwise.budget import BudgetRule, Cap, Ceiling, Claim, Limits, Purse, Span, Standing
+from leastwise.budget import (
+    BudgetRule,
+    Cap,
+    Ceiling,
+    Claim,
+    Limits,
+    Purse,
+    Span,
+    Standing,
+    limit_of,
+    percent_of,
+)
 from leastwise.cache import Caching, Found, Stored, key_of, may_keep
 from leastwise.errors import StoreError
 from leastwise.heart import Heart
@@ -50,7 +61,6 @@ _log: Final = logging.getLogger(__name__)
 
 Usd = Decimal | float | str
 
-_NANO: Final = Decimal("0.000000001")
 _KEPT_LINES: Final = 10_000
 
 T = TypeVar("T")
@@ -369,13 +379,15 @@ class Budget:
     ) -> None:
         self.rule = BudgetRule(
             name,
-            to_nusd(limit_usd),
+            limit_of("limit_usd", limit_usd),
             window=window,
             rolling=rolling,
             tz=tz,
             ceilings=None if ceilings is None else tuple(ceilings),
             cap=cap,
-            critical_limit_nusd=None if critical_limit_usd is None else to_nusd(critical_limit_usd),
+            critical_limit_nusd=None
+            if critical_limit_usd is None
+            else limit_of("critical_limit_usd", critical_limit_usd),
             reserve=Decimal(0),  # there is no tool loop to keep anything for
         )
         self.rule.check(ladder)
@@ -431,10 +443,15 @@ class Budget:
         reserved = self._reserved(_nusd(worst_usd), claims)
         self._heart.start()
         lease = Lease(reserved, claims, _abandoned)
-        refusal = _driven(reserve(lease, self._limits), partial(self._store.lease, may_wait=True))
+        held = Reservation(reserved, self._store.settle)
+        try:
+            refusal = _driven(reserve(lease, self._limits, []), partial(self._store.lease, may_wait=True))
+        except BaseException:  # it may be granted, and nobody was told
+            with suppress(StoreError):
+                held.release()
+            raise
         if refusal is not None:
             raise refused(refusal, reserved.worst_nusd, self._limits, self.ladder, ())
-        held = Reservation(reserved, self._store.settle)
         try:
             yield held
         finally:
@@ -473,8 +490,10 @@ class Budget:
     @property
     def percent(self) -> float:
         """How much of the limit is spent, in per cent."""
-        spent, left = self.spent_usd, self.remaining_usd
-        return float(100 * spent / (spent + left)) if spent + left else 100.0
+        purse = self._purse()
+        left_nusd = purse.remaining_nusd("") or 0
+        spent_nusd = next(iter(purse.standings.values()), Standing()).spent_nusd
+        return float(percent_of(spent_nusd, spent_nusd + left_nusd))
 
     @property
     def calls(self) -> int:
@@ -513,8 +532,8 @@ def _nusd(usd: Usd) -> int:
         ValueError: it is no amount of dollars.
     """
     try:
-        nusd = to_nusd(Decimal(str(usd)).quantize(_NANO, ROUND_CEILING))
-    except ArithmeticError:
+        nusd = to_nusd(usd, ROUND_CEILING)
+    except ValueError:
         nusd = -1
     if nusd < 0:
         message = f"not an amount of dollars to spend: {usd!r}"

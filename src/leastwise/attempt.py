@@ -94,8 +94,9 @@ class Terms:
 class Call:
     """One request of one caller, as it enters an exchange.
 
-    `headers` are the caller's, names in lower case; `origin` tells which server the caller names, and
-    what else of the address an answer depends on.
+    `headers` are the caller's, names in lower case; `origin` tells which server the caller names, what
+    else of the address an answer depends on, and with whose key, as a hash. `spent` and `waited` fill on
+    the way: its entries, and its pauses for leases.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
     spent: list[Entry] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +279,7 @@ def attempt(
         abandoned: Builds the request's row when the caller leaves during this attempt.
         purse: The budgets that pay for it.
         purpose: What the ledger calls it; repeats are `retry`.
-        counts_unpriced: Count a model without a price at $0 instead of refusing it.
+        counts_unpriced: Count a model without a price at $0 instead of refusing it, unless a budget pays.
         is_kept: Whether the bytes of the answer are wanted.
 
     Raises:
@@ -301,13 +303,13 @@ def attempt(
             parent,
             id=new_id(now, terms.rng),
             at=now,
-            worst=_worst(request, upstream, now, terms, counts_unpriced=counts_unpriced),
+            worst=_worst(request, upstream, now, terms, counts_unpriced=counts_unpriced and not claims),
             claims=claims,
         )
         parent = parent or sent.id
         lease = Lease(sent.reserved(), claims, _on_abandon(sent, abandoned))
         try:
-            refusal = yield from reserve(lease, terms.limits)
+            refusal = yield from reserve(lease, terms.limits, call.waited)
         except BudgetUnavailableError:
             yield _settle(call, sent.released())  # it may have been granted, and the word of it lost
             raise
@@ -327,6 +329,13 @@ def attempt(
             relayed = yield from relay(reply, is_kept=is_kept)
             body = partial(bytes, relayed.body)
         entry = sent.entry(relayed.facts, status=200, request_id=reply.request_id)
+        if claims and entry.cost_nusd > entry.worst_nusd:
+            _log.warning(
+                "call %s cost more than was reserved for it: %d of %d nano-dollars",
+                call.id,
+                entry.cost_nusd,
+                entry.worst_nusd,
+            )
         yield _settle(call, entry)
         return Answer(reply, relayed.facts, entry, relayed.failure, body)
     raise AssertionError

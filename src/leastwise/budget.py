@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_FLOOR, Decimal
 from functools import cache
 from typing import Final, Literal, get_args
 from urllib.parse import quote, unquote
@@ -29,7 +29,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from leastwise.errors import ConfigError
 from leastwise.ladder import Held, Ladder
-from leastwise.money import NUSD_PER_USD, show
+from leastwise.models import canonical
+from leastwise.money import NUSD_PER_USD, show, to_nusd
 
 Scope = Literal["session", "key", "tag", "tenant", "model", "global"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
@@ -123,6 +124,9 @@ class BudgetRule:
             yield f"scope = {list(self.scope)}: expected each once of {', '.join(SCOPES)}"
         if "global" in self.scope and len(self.scope) > 1:
             yield f"scope = {list(self.scope)}: expected global alone, or some of the others"
+        for key, value, known in (("window", self.window, SPANS), ("cap", self.cap, CAPS)):
+            if value not in known:
+                yield f"{key} = {value!r}: expected {', '.join(known)}"
         if self.window == "session" and "session" not in self.scope:
             yield 'window = "session" goes with scope = ["session"]'
         if self.rolling and self.window not in _ROLLING:
@@ -131,7 +135,7 @@ class BudgetRule:
             yield "only = ... names values of one scope; give one that has values"
         try:
             _zone(self.tz)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
             yield f"tz = {self.tz!r}: no such time zone; write one such as Europe/Vienna"
 
     @property
@@ -152,7 +156,7 @@ class BudgetRule:
         return (Ceiling(Decimal("0.70"), names[-2]), Ceiling(Decimal("0.90"), names[0]))
 
     def check(self, ladder: Ladder) -> None:
-        """Refuse ceilings that name no tier of `ladder`, or that rise.
+        """Refuse ceilings that name no tier of `ladder`, or that rise; and tiers given for models.
 
         Raises:
             ConfigError: names the tier and those there are.
@@ -161,6 +165,10 @@ class BudgetRule:
         if ranks != sorted(ranks, reverse=True):
             message = f"[[budget]] {self.name!r}: ceilings: a larger share must not allow a dearer tier"
             raise ConfigError(message)
+        for name in self.only if self.scope == ("model",) else ():
+            if name in ladder and ladder[name].model != name:
+                message = f"[[budget]] {self.name!r}: only = {name!r}: give the model, {ladder[name].model!r}"
+                raise ConfigError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +179,22 @@ class Payer:
     key: str = ""
     tag: str = ""
     tenant: str = "local"
+
+
+def limit_of(key: str, usd: Decimal | str | float) -> int:
+    """Return a limit given as dollars in nano-dollars, rounded down.
+
+    Raises:
+        ConfigError: it is none; names `key` and the value.
+    """
+    try:
+        nusd = to_nusd(usd, ROUND_FLOOR)
+    except ValueError:
+        nusd = -1
+    if not 0 <= nusd <= MOST_NUSD:
+        message = f"{key} = {usd!r}: expected dollars from 0 to {show(MOST_NUSD, 0)}"
+        raise ConfigError(message)
+    return nusd
 
 
 def account_of(rule: BudgetRule, payer: Payer, model: str) -> str | None:
@@ -187,17 +211,27 @@ def account_of(rule: BudgetRule, payer: Payer, model: str) -> str | None:
     if rule.scope == ("global",):
         return _escaped(rule.name)
     values = [_value(scope, payer, model) for scope in rule.scope]
-    if rule.only and values[0] not in rule.only:
+    if not covers(rule, values):
         return None
     parts = (f"{scope}={_escaped(value)}" for scope, value in zip(rule.scope, values, strict=True))
     return "|".join((_escaped(rule.name), *parts))
+
+
+def covers(rule: BudgetRule, values: Sequence[str]) -> bool:
+    """Tell whether a rule covers these values of its scope; a session by its name, a model however spelt."""
+    if not rule.only:
+        return True
+    (scope,), (value,) = rule.scope, values
+    if scope == "model":
+        return value in map(canonical, rule.only)
+    return (value.partition("/")[2] if scope == "session" else value) in rule.only
 
 
 def _value(scope: Scope, payer: Payer, model: str) -> str:
     if scope == "model":
         return model
     if scope == "session":
-        return f"{payer.tenant}/{payer.session}"
+        return f"{payer.tenant.replace('/', '%2F')}/{payer.session}"
     value: str = getattr(payer, scope)
     return value
 
@@ -302,19 +336,20 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One account's part in a lease: granted while spent and reserved stay within `limit_nusd` together."""
+    """One account's part in a lease: granted while spent and reserved stay within `limit_nusd` together.
+
+    `kept_nusd` is what the budget has beyond that, for tool loops alone.
+    """
 
     account: Account
     limit_nusd: int
     rule: BudgetRule = field(compare=False, repr=False)
+    kept_nusd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a lease was not granted: the first claim that it does not fit, and how that account stands.
-
-    `standing` is None where the lease came too late: it had been settled before it was taken.
-    """
+    """Why a lease was not granted: the first claim that it does not fit, and how that account stands."""
 
     claim: Claim
     standing: Standing
@@ -376,18 +411,20 @@ class Purse:
     def claims(self, model: str) -> tuple[Claim, ...]:
         """Return what an answer of `model`, by its plain id, must be covered by; sorted by account."""
         claims = [
-            Claim(Account(account, window_of(rule, self.at)), self._limit(rule), rule)
+            Claim(Account(account, window_of(rule, self.at)), limit, rule, kept)
             for rule, account in self._covering(model)
+            for limit, kept in (self._limit(rule),)
         ]
         return tuple(sorted(claims, key=lambda claim: claim.account.id))
 
-    def _limit(self, rule: BudgetRule) -> int:
-        """Return how far this request may go: see the module's text."""
+    def _limit(self, rule: BudgetRule) -> tuple[int, int]:
+        """Return how far this request may go, and what is kept from it: see the module's text."""
         more = self.raised.get(rule.name, 0)
         if self.is_critical and rule.cap == "allow_critical":
-            return rule.most_nusd + more
+            return rule.most_nusd + more, 0
         limit = rule.limit_nusd + more
-        return limit if self.in_loop else limit - int(limit * rule.reserve)
+        kept = 0 if self.in_loop else int(limit * rule.reserve)
+        return limit - kept, kept
 
     def held(self, ladder: Ladder, model: str) -> Held | None:
         """Return the strictest ceiling in force for an answer of `model`; None where none is, or critical."""
@@ -422,7 +459,7 @@ class Limits:
 
     Attributes:
         rules: The budgets.
-        wait_s: How long a lease may wait for others to be settled.
+        wait_s: How long a request may wait for others to be settled, at all tiers together.
         unbounded: What becomes of a request whose cost has no bound under a cap: refused, or estimated.
         contact: Whom to ask when a budget blocks.
     """

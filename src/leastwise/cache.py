@@ -7,7 +7,8 @@ normalised: a false miss costs cents, a false hit costs trust. Because the polic
 only what the policy itself would answer is kept, the look-up may stand before routing.
 
 Kept are whole answers only: no error, no truncation, no refusal, nothing of a tool loop, nothing that
-a budget made cheaper or that we answered in an escape. A streamed answer is kept as its events, apart
+a budget made cheaper or that we answered in an escape. What is asked of other servers as well, or in a
+container that remembers, is done anew each time. A streamed answer is kept as its events, apart
 from one that came whole.
 
 Values and policy only: who keeps the answers is `stores`.
@@ -20,14 +21,15 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Final, Literal
 
 from leastwise.ladder import Task
 from leastwise.messages import Facts, Request
 
 _WHOLE: Final = frozenset({"end_turn", "stop_sequence"})
 _SPACE: Final = re.compile(r"\s+")
-#: What a task says that changes its answer; not whose session it is, nor what the answer is compared with.
+#: What a task says that changes its answer; not whose session it is. Who is unsure goes to the baseline, so
+#: what that is told to be counts, too.
 _INPUTS: Final = (
     "description",
     "complexity",
@@ -38,6 +40,7 @@ _INPUTS: Final = (
     "has_tools",
     "route",
     "critical",
+    "instead_of",
 )
 
 
@@ -89,14 +92,19 @@ class Caching:
         key: Under which its answer is kept; "" for a request that has nothing to do with the cache.
         reads: Whether it may be answered from there.
         keeps: Whether its answer may be kept.
+        mode: The mode that the request is in.
     """
 
     key: str = ""
     reads: bool = False
     keeps: bool = False
+    mode: Literal["auto", "observe", "enforce", "off"] = "auto"
 
 
 NO_CACHE: Final = Caching()
+
+#: Members of a request that has more done than an answer given: it may not be left undone.
+ACTING: Final = frozenset({"mcp_servers", "container"})
 
 
 def key_of(
@@ -115,7 +123,7 @@ def key_of(
         request: As received.
         task: What the caller told of it.
         tenant: Whose request.
-        origin: The server that the caller names.
+        origin: The server that the caller names, and with whose key.
         policy_hash: Names everything configured that the answer depends on.
         headers: The caller's headers, names in lower case.
         named: Those of them that rules look at.

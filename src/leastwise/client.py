@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from leastwise.batch import Accepted
 from leastwise.budget import Refusal
 from leastwise.cache import Found
 from leastwise.errors import BudgetUnavailableError, UpstreamFailure
@@ -56,8 +57,10 @@ AsyncUpstream = Callable[[Send], Awaitable[Reply]]
 
 #: Steps that are a store's to carry out, and that somebody waits for.
 AtStore = Load | LookUp | Lease | Save
+#: How an exchange ends that was answered.
+End = Done | Accepted
 #: A step for the driver to carry out, or the end.
-Asked = Send | Sleep | Relay | AtStore | Done
+Asked = Send | Sleep | Relay | AtStore | End
 #: What steps are answered with.
 Answered = Reply | Relayed | Known | Found | Refusal | BudgetUnavailableError | None
 
@@ -109,8 +112,7 @@ class Desk:
         if isinstance(step, LookUp | Save):
             cache = self.read(lambda: self.cache, None)
             return cache is None or cache.is_near
-        has_budget = bool(step.claims if isinstance(step, Lease) else step.accounts)
-        return not has_budget or self.store.is_near
+        return self.store.is_near or (isinstance(step, Lease) and not step.claims)
 
     def known(self, step: Load) -> Known:
         """Answer `Load`; when the ledger fails, nothing is known."""
@@ -159,7 +161,7 @@ class Desk:
         except (BusyError, BudgetUnavailableError):
             raise
         except Exception as error:
-            self._count("asking")
+            self._count("asking", "nothing is spent")
             names = ", ".join(dict.fromkeys(claim.rule.name for claim in step.claims))
             message = f"budget {names} cannot be asked, so nothing is spent: {type(error).__name__}: {error}"
             raise BudgetUnavailableError(message) from error
@@ -177,8 +179,16 @@ class Desk:
             self._do(lambda: cache.land(key, frees=frees))
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
-        """Write these steps together."""
-        self._do(lambda: self.store.write(*steps, may_wait=may_wait))
+        """Write these steps together; where that fails each by itself, soon.
+
+        A row that cannot be kept must not take a settlement with it, whose lease would stay open.
+        """
+        try:
+            self.store.write(*steps, may_wait=may_wait)
+        except Exception:  # noqa: BLE001 - as above
+            self._count("writing")
+            for step in steps:
+                self.post(step)
 
     def post(self, step: Settle | Record) -> None:
         """Have a step written soon; blocks nowhere."""
@@ -190,11 +200,11 @@ class Desk:
         except Exception:  # noqa: BLE001 - as above
             self._count("writing")
 
-    def _count(self, what: str) -> None:
+    def _count(self, what: str, and_so: str = "the request goes on") -> None:
         """Count a failure, and log the first, then ever more seldom: a full disk must not fill the log."""
         self.faults += 1
         if self.faults & (self.faults - 1) == 0:
-            _log.exception("%s the store failed (%d times so far): the request goes on", what, self.faults)
+            _log.exception("%s the store failed (%d times so far): %s", what, self.faults, and_so)
 
 
 class Life:
@@ -210,7 +220,7 @@ class Life:
         tap: Counts the live reply; `facts` before there is one are empty.
     """
 
-    def __init__(self, steps: Steps[Done], desk: Desk, *, may_wait: bool) -> None:
+    def __init__(self, steps: Steps[End], desk: Desk, *, may_wait: bool) -> None:
         self._steps = steps
         self._desk = desk
         self._may_wait = may_wait
@@ -265,8 +275,9 @@ class Life:
             self._write()
         except StopIteration as stop:
             done = stop.value
-            assert isinstance(done, Done)
+            assert isinstance(done, End)
             self.outcome = done.outcome
+            self._write()  # what no row followed
             self._land()
             return done
         if isinstance(step, Send):
@@ -337,15 +348,17 @@ class Life:
     def finish(self, failure: UpstreamFailure | None = None) -> None:
         """End a live reply whose last byte has passed, or that `failure` cut short."""
         if self._claim():
-            step = self.answer(Relayed(self.tap.finish(), failure, bytes(self._body)))
-            while isinstance(
-                step, Load | LookUp | Lease | Save
-            ):  # a far store, and nobody who could wait for it
-                step = self._later(step)
+            try:
+                step = self.answer(Relayed(self.tap.finish(), failure, bytes(self._body)))
+                while isinstance(step, Save):  # at a far store, and nobody who could wait for it
+                    step = self._later(step)
+            except BaseException:  # a defect of ours: what was used is written all the same
+                self._open.append(True)
+                self.abandon()
+                raise
 
-    def _later(self, step: Load | LookUp | Lease | Save) -> Asked:
-        """Go on without waiting for a far store; only an answer to be kept is left at the end of a reply."""
-        assert isinstance(step, Save)
+    def _later(self, step: Save) -> Asked:
+        """Go on without waiting for a far store."""
         self._lead = ""
         threading.Thread(target=self._desk.save, args=(step,), name="leastwise-save", daemon=True).start()
         return self.answer(None)
@@ -364,10 +377,11 @@ class Life:
         lease, steps = self._lease, self._unwritten
         self._lease, self._unwritten = None, []
         try:
-            if lease is not None and not any(isinstance(step, Record) for step in steps):
-                steps = [*steps, *lease.on_abandon(self.tap.facts if self._is_sent else None)]
             for step in steps:  # written twice is as good as once
                 self._desk.post(step)
+            if lease is not None and not any(isinstance(step, Record) for step in steps):
+                for step in lease.on_abandon(self.tap.facts if self._is_sent else None):
+                    self._desk.post(step)
         finally:
             self._land()
             self._steps.close()
@@ -404,7 +418,7 @@ class Result:
 
 
 def run(
-    steps: Steps[Done], upstream: Upstream, desk: Desk, *, sleep: Callable[[float], None] = time.sleep
+    steps: Steps[End], upstream: Upstream, desk: Desk, *, sleep: Callable[[float], None] = time.sleep
 ) -> Result:
     """Drive an exchange with a blocking upstream.
 
@@ -431,7 +445,7 @@ def run(
                         step = life.answer(None)
                     case Relay():
                         return Result(step.reply.payload.take(), life, is_live=True)
-                    case Done():
+                    case Done() | Accepted():
                         return Result(step.reply.payload, life, is_live=False)
                     case _:
                         step = life.answer(life.ask(step))
@@ -441,7 +455,7 @@ def run(
 
 
 async def run_async(
-    steps: Steps[Done],
+    steps: Steps[End],
     upstream: AsyncUpstream,
     desk: Desk,
     *,
@@ -467,7 +481,7 @@ async def run_async(
                         step = life.answer(None)
                     case Relay():
                         return Result(step.reply.payload.take(), life, is_live=True)
-                    case Done():
+                    case Done() | Accepted():
                         return Result(step.reply.payload, life, is_live=False)
                     case _:
                         step = life.answer(await asyncio.to_thread(life.ask, step))

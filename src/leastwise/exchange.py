@@ -64,13 +64,14 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
     is_stream = call.request.is_stream
     stored = (yield from recall(caching, is_stream=is_stream)) if caching.reads else None
     if stored is not None:
-        outcome = yield from give_again(call, terms, read, stored)
+        outcome = yield from give_again(call, terms, read, caching, stored)
         return Done(Reply(stored), outcome)
     tell = yield from _routed(call, terms, read, caching, fault)
     ask = partial(attempt, call, terms, purse=tell.known.purse, is_kept=caching.keeps)
     may_be_unpriced = tell.decision.mode == "off"
 
     answer: Answer | None = None
+    answered = tell  # as it was when the answer came
     while True:
         sent = _compiled(call, terms, tell.decision)
         try:
@@ -78,7 +79,8 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
             answer = yield from ask(sent, upstream, abandoned=tell.abandoned, counts_unpriced=may_be_unpriced)
         except (UpstreamFailure, BudgetError) as failure:
             if answer is not None and isinstance(failure, BudgetError):
-                break  # the answer was cut off by a cap of ours, and is better than nothing
+                tell = answered  # it was cut off by a cap of ours, and is better than nothing
+                break
             instead = _instead(call, terms, tell, failure)
             if instead is None:
                 yield tell.failed(failure)
@@ -87,7 +89,7 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
         else:
             if not _was_clamped(answer, sent, tell.decision):
                 break
-            tell = tell.truncated(sent, limit=_fitted(call, terms, tell.decision).max_tokens)
+            answered, tell = tell, tell.truncated(sent, limit=_fitted(call, terms, tell.decision).max_tokens)
 
     if caching.keeps:
         yield keep(caching, answer, tell)

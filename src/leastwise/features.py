@@ -30,6 +30,9 @@ from leastwise.tally import MARK, Tally, add_tools, tally_of
 
 Role = Literal["", "main", "subagent", "background"]
 
+#: In it Claude Code names a subagent of its own.
+AGENT_HEADER: Final = "x-claude-code-agent-id"
+
 HEAD_CHARS: Final = 700
 TAIL_CHARS: Final = 300
 
@@ -440,7 +443,7 @@ def _has_code(text: str) -> bool:
 
 def _role(system: Sequence[str], headers: Mapping[str, str], *, has_tools: bool) -> Role:
     """Return which part of a coding agent calls: known of Claude Code, and of OpenCode's title writer."""
-    if headers.get("x-claude-code-agent-id", "").strip():
+    if headers.get(AGENT_HEADER, "").strip():
         return "subagent"
     is_claude_code = False
     for text in system[:3]:

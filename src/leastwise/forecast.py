@@ -26,8 +26,9 @@ from leastwise.prices import PriceBook, baseline_cost
 
 HOUR_S: Final = 3600
 DAY_S: Final = 24 * HOUR_S
-#: Less than an hour of data is enough from so many calls on.
+#: Less than an hour of data is enough from so many calls on, but not less than so many seconds.
 ENOUGH_CALLS: Final = 20
+_ENOUGH_S: Final = 300
 #: How far to look back where a window has no beginning.
 _LOOK_BACK_S: Final = 30 * DAY_S
 _QUARTER: Final = 4
@@ -102,7 +103,7 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class TooLittle:
-    """No forecast: fewer than so many calls, in less than an hour."""
+    """No forecast: so many calls are too few for less than an hour, or it was less than five minutes."""
 
     calls: int
     since: float
@@ -159,7 +160,7 @@ def forecast(  # noqa: PLR0917 - a budget, how it stands, what was spent on what
     spending = _from_first(window, standing, spending, now)
     span_s = now - spending.since
     calls = len(spending.entries)
-    if spending.is_whole and span_s < HOUR_S and calls < ENOUGH_CALLS:
+    if spending.is_whole and (span_s < _ENOUGH_S or (span_s < HOUR_S and calls < ENOUGH_CALLS)):
         return TooLittle(calls, spending.since)
     rate = Fraction(spending.nusd, 1) / Fraction(span_s) if span_s > 0 else Fraction(0)
     limit = rule.limit_nusd + raised_nusd
@@ -216,7 +217,8 @@ class _Line:
 
 def _lasting(spending: Spending, rate: Fraction, left: int, now: float, prices: Prices) -> list[Lasts]:
     """Return how long what is left lasts on each tier that costs less than what answered lately."""
-    paid = [one for one in spending.entries if one.price_row and one.certainty == "exact"]
+    known = [one for one in spending.entries if one.price_row and one.certainty == "exact"]
+    paid = [one for one in known if one.purpose != "batch"]  # whose entry is a sum of many prompts
     actual = sum(one.cost_nusd for one in paid)
     found = []
     for tier in prices.ladder:

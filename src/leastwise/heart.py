@@ -1,7 +1,7 @@
 """What a process does beside its calls while it has budgets: every few seconds it says that it lives.
 
-With each beat it also settles what dead processes have left and tells of budgets that run short. One
-thread for each runtime; it ends with it, and begins anew in a forked child.
+Beside that it settles what dead processes have left and tells of budgets that run short. One thread for
+each of the two and each runtime; they end with it, and begin anew in a forked child.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Final
 from weakref import WeakMethod
 
+from leastwise.errors import StoreError
 from leastwise.sqlite import at_fork
 
 _log: Final = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ def _once(beat: WeakMethod[Callable[[], None]]) -> bool:
         return False
     try:
         found()
+    except StoreError as error:
+        _log.warning("what is done beside the calls failed, and is tried again: %s", error)
     except Exception:  # noqa: BLE001 - the calls go on, and so does the next beat
         _log.warning("what is done beside the calls failed, and is tried again", exc_info=True)
     return True

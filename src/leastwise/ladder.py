@@ -181,11 +181,17 @@ class Task:
         """Refuse what cannot be meant.
 
         Raises:
-            ValueError: an unknown complexity, or a size that is not a positive number.
+            ValueError: an unknown complexity or use of the cache, a name that is no text, or a size that
+                is not a positive number.
         """
         if self.complexity is not None and self.complexity not in COMPLEXITIES:
             message = f"complexity={self.complexity!r}: expected one of {', '.join(COMPLEXITIES)}"
             raise ValueError(message)
+        for name in ("tag", "session"):
+            told = getattr(self, name)
+            if told is not None and not isinstance(told, str):
+                message = f"{name}={told!r}: expected text"
+                raise ValueError(message)
         if isinstance(self.cache, str) and self.cache not in CACHE_USES:
             message = f"cache={self.cache!r}: expected True, False or one of {', '.join(CACHE_USES)}"
             raise ValueError(message)

@@ -11,8 +11,9 @@ not come back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -27,6 +28,7 @@ from leastwise.tally import most_runs, prompt_bound, prompt_ceiling, unbounded_p
 
 _FIRST_PAUSE_S: Final = 0.01
 _LONGEST_PAUSE_S: Final = 0.5
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 #: What a request without a readable `max_tokens` is reserved for.
 _UNKNOWN_MAX_TOKENS: Final = 128_000
 #: What the API may add to a prompt where nothing bounds it, for an estimate: a few pages, a few searches.
@@ -35,7 +37,13 @@ _ESTIMATED_SEARCHES: Final = 10
 
 
 def worst_of(
-    request: Request, provider: str, at: float, book: PriceBook, *, is_estimate: bool = False
+    request: Request,
+    provider: str,
+    at: float,
+    book: PriceBook,
+    *,
+    is_estimate: bool = False,
+    is_batch: bool = False,
 ) -> Cost:
     """Return the most that one attempt can cost.
 
@@ -46,29 +54,33 @@ def worst_of(
         book: Dated rates.
         is_estimate: Whether parts without a bound may be estimated; else they count as they do where
             nobody needs a bound, once.
+        is_batch: Whether it runs in a batch.
 
     Raises:
         UnknownPriceError: the model has no price.
     """
     runs, searches = most_runs(request)
     prompt = prompt_bound(request) * runs
-    if is_estimate and unbounded_part(request):
+    is_guess = is_estimate and bool(unbounded_part(request))
+    if is_guess:
         prompt, searches = prompt_ceiling(request) + _ESTIMATED_GROWTH, searches or _ESTIMATED_SEARCHES
     return worst_case(
         prompt,
-        cap_of(request) * (1 if is_estimate else runs),
+        cap_of(request) * (1 if is_guess else runs),
         request.model,
         datetime.fromtimestamp(at, UTC),
         book,
         provider=provider,
         is_fast=request.get("speed") == "fast",
+        is_batch=is_batch,
         web_searches=searches,
     )
 
 
 def cap_of(request: Request) -> int:
     """Return the most tokens that an answer may have."""
-    return _UNKNOWN_MAX_TOKENS if request.max_tokens is None else request.max_tokens
+    told = request.max_tokens
+    return _UNKNOWN_MAX_TOKENS if told is None else max(0, told)  # below nothing would free others' money
 
 
 def check_bounded(request: Request, budget: str) -> None:
@@ -86,20 +98,29 @@ def check_bounded(request: Request, budget: str) -> None:
         raise UnboundedError(message)
 
 
-def reserve(step: Lease, limits: Limits) -> Steps[Refusal | None]:
-    """Take the lease, waiting for others that may leave room; return why not where it cannot be had."""
+def reserve(
+    step: Lease, limits: Limits, waited: list[float], mine: Mapping[str, int] = _NOTHING
+) -> Steps[Refusal | None]:
+    """Take the lease, waiting for others that may leave room; return why not where it cannot be had.
+
+    Args:
+        step: The lease.
+        limits: How long to wait.
+        waited: The pauses that its request made before: it does not wait anew for each tier.
+        mine: What the same request holds already, by account: it will not leave room.
+    """
     if not step.claims:
         yield step  # who abandons it has still to be known
         return None
-    waited_s, pause_s = 0.0, _FIRST_PAUSE_S
+    pause_s = _FIRST_PAUSE_S
     while True:
         refusal = yield from lease(step)
-        if refusal is None or waited_s >= limits.wait_s:
+        if refusal is None or sum(waited) >= limits.wait_s:
             return refusal
-        if not refusal.could_fit(step.reserved.worst_nusd):
+        if not refusal.could_fit(step.reserved.worst_nusd + mine.get(refusal.claim.account.id, 0)):
             return refusal
         yield Sleep(pause_s)
-        waited_s += pause_s
+        waited.append(pause_s)
         pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
@@ -120,10 +141,12 @@ def refused(
     works = tuple(name for name, nusd in costs if nusd <= room and name in ladder)
     window = refusal.claim.account.window
     ends = None if window.ends_at is None else datetime.fromtimestamp(window.ends_at, ZoneInfo(rule.tz))
-    spent, held, most, worst = (
-        show(nusd, _places(limit)) for nusd in (standing.spent_nusd, standing.leased_nusd, limit, worst_nusd)
-    )
+    kept_nusd, places = refusal.claim.kept_nusd, _places(limit)
+    sums = (standing.spent_nusd, standing.leased_nusd, limit + kept_nusd, kept_nusd, worst_nusd)
+    spent, held, most, kept, worst = (show(nusd, places) for nusd in sums)
     words = f"Budget {_named(refusal)}: {spent} of {most}{_when(rule, window.began_at)} spent"
+    if kept_nusd:
+        words += f", {kept} of it kept for tool loops"
     if standing.leased_nusd:
         words += f", {held} reserved for calls under way"
     words += f"; this call could cost {worst}."

@@ -89,8 +89,9 @@ class Entry:
         price_row: The dated rate used, or "" when nothing was billed.
         cost_nusd: What it cost.
         worst_nusd: What was reserved for it.
-        certainty: `exact` by the upstream's own usage, else `estimated`, or `lost` with its process.
-        message_id: `msg_...`, or "".
+        certainty: `exact` by the upstream's own usage, else `estimated`; `lost` where nobody knows: with its
+            process, or for a batch (`is_pending`) until its results have passed.
+        message_id: `msg_...`, for a batch `msgbatch_...`, or "".
         request_id: The upstream's `request-id`, or "".
         charges: The budget windows that paid.
     """
@@ -111,6 +112,11 @@ class Entry:
     message_id: str = ""
     request_id: str = ""
     charges: tuple[Charge, ...] = ()
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it is of a batch that was accepted and whose results nobody has read yet."""
+        return self.certainty == "lost" and self.purpose == "batch" and self.message_id != ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +171,7 @@ class Exchange:
     Attributes:
         id: ULID.
         at: When it began, seconds since the epoch.
-        kind: `message`, later also `batch` and `pack`.
+        kind: `message` or `batch`, later also `pack`.
         mode: `auto`, `observe`, `enforce` or `off`.
         asked: The model named in the request.
         served: The model that answered, or "" when none did.

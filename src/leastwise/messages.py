@@ -186,8 +186,8 @@ class Request:
 
     @property
     def model(self) -> str:
-        """The model asked for: a model id, `auto`, or a tier's name."""
-        model: str = self._decoded["model"]  # decoded when the request was checked
+        """The model asked for: a model id, `auto`, or a tier's name; "" of a batch, which has many."""
+        model: str = self._decoded.get("model", "")  # decoded when the request was checked
         return model
 
     @property

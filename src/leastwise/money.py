@@ -20,21 +20,25 @@ _USD_PLACES = 9
 _EXACT = Context(prec=40, Emin=-40, Emax=40, traps=[Inexact, InvalidOperation, Overflow])
 
 
-def to_nusd(usd: Decimal | str | float) -> int:
+def to_nusd(usd: Decimal | str | float, rounding: str | None = None) -> int:
     """Return dollars as nano-dollars.
 
     A float counts as the number it prints as, so 0.1 is exactly ten cents.
+
+    Args:
+        usd: The amount.
+        rounding: What becomes of parts of a nano-dollar, in `decimal`'s words; None to refuse them.
 
     Raises:
         ValueError: not a finite number, or finer than a nano-dollar.
     """
     try:
         nusd = _EXACT.multiply(Decimal(str(usd)), NUSD_PER_USD)
-        whole = int(nusd)
+        whole = int(nusd if rounding is None else nusd.to_integral_value(rounding))
     except (ArithmeticError, ValueError):
         message = f"not an amount of dollars: {usd!r}"
         raise ValueError(message) from None
-    if nusd != whole:
+    if rounding is None and nusd != whole:
         message = f"finer than a nano-dollar: {usd!r}"
         raise ValueError(message)
     return whole

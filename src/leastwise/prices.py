@@ -392,6 +392,7 @@ def worst_case(
     provider: str = DEFAULT_PROVIDER,
     is_fast: bool = False,
     is_us: bool = True,
+    is_batch: bool = False,
     web_searches: int = 0,
 ) -> Cost:
     """Return the most that a call can cost, rounded up: what a reservation must hold.
@@ -409,6 +410,7 @@ def worst_case(
         provider: Whose prices apply.
         is_fast: Whether fast mode is asked for.
         is_us: Whether inference may be pinned to the US; a workspace can do so unasked.
+        is_batch: Whether it runs in a batch.
         web_searches: Most searches the request allows.
 
     Raises:
@@ -419,7 +421,7 @@ def worst_case(
         (_most(rate, prompt_tokens_bound, max_tokens), rate.id)
         for rate in book.reachable(model, at, prompt_tokens_bound, provider)
     )
-    share = _share(is_batch=False, is_fast=is_fast, is_us=is_us)
+    share = _share(is_batch=is_batch, is_fast=is_fast, is_us=is_us)
     numerator, denominator = _sum(total * share, web_searches, book)
     return Cost(divide_up(numerator, denominator), row)
 

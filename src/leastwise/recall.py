@@ -11,7 +11,7 @@ from typing import Final
 
 from leastwise.account import Teller
 from leastwise.attempt import Answer, Call, Terms, note_fault
-from leastwise.cache import NO_CACHE, Caching, Stored, may_keep
+from leastwise.cache import ACTING, NO_CACHE, Caching, Stored, may_keep
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Baseline, Code, Decision, Outcome, Reason
 from leastwise.routing import baseline_of
@@ -29,8 +29,11 @@ _DEGRADED: Final = frozenset(
 
 
 def caching_of(call: Call, terms: Terms, read: Features, fault: str) -> Caching:
-    """Return what a request does with the cache: nothing inside a tool loop, or where reading it failed."""
-    if fault or read.in_tool_loop:
+    """Return what a request does with the cache: nothing in a tool loop, or where it could not be read.
+
+    Nor where more is to be done than an answer given.
+    """
+    if fault or read.in_tool_loop or call.request.names & ACTING:
         return NO_CACHE
     try:
         return terms.caching(call)
@@ -51,7 +54,7 @@ def recall(caching: Caching, *, is_stream: bool) -> Steps[Stored | None]:
         pause_s = min(1.5 * pause_s, _LONGEST_PAUSE_S)
 
 
-def give_again(call: Call, terms: Terms, read: Features, stored: Stored) -> Steps[Outcome]:
+def give_again(call: Call, terms: Terms, read: Features, caching: Caching, stored: Stored) -> Steps[Outcome]:
     """Record that a kept answer is given again, and return what becomes of the request."""
     tap = Tap(is_stream=stored.is_stream)
     tap.feed(stored.body)
@@ -65,7 +68,7 @@ def give_again(call: Call, terms: Terms, read: Features, stored: Stored) -> Step
         upstream=stored.upstream,
         fallback=stored.model,
         asked=asked,
-        mode="auto" if is_ours else "enforce",
+        mode=caching.mode,
         complexity=None,
         task_type="",
         is_sure=True,

@@ -34,16 +34,30 @@ def differences(store: Store, limits: Limits, now: float) -> list[Difference]:
     """Return the windows that differ from their charges.
 
     Those that calls were settled in while they were read are left out: nothing can be said of them yet.
+    What is in the ledger and has still to reach the budgets counts as not charged yet.
     """
     before = store.charged()
+    on_the_way = _on_the_way(store)
     spent = {(line.account, line.window_key): line.standing.spent_nusd for line in store.windows()}
     spent |= dict.fromkeys(_missing(before, limits, now) - spent.keys(), 0)
-    after = store.charged()
+    after, still_on_the_way = store.charged(), _on_the_way(store)
+    expected = {window: before.get(window, 0) - on_the_way.get(window, 0) for window in spent}
+    seen_later = {window: after.get(window, 0) - still_on_the_way.get(window, 0) for window in spent}
     return [
-        Difference(*window, nusd, before.get(window, 0))
+        Difference(*window, nusd, expected[window])
         for window, nusd in sorted(spent.items())
-        if before.get(window, 0) == after.get(window, 0) != nusd
+        if expected[window] == seen_later[window] != nusd
     ]
+
+
+def _on_the_way(store: Store) -> dict[tuple[str, str], int]:
+    """Return what entries of the ledger cost whose leases are still open, by window."""
+    found: dict[tuple[str, str], int] = {}
+    for entry in filter(None, (store.entry(lease.id) for lease in store.reserved())):
+        for charge in entry.charges:
+            window = charge.budget_id, charge.window_key
+            found[window] = found.get(window, 0) + charge.nusd
+    return found
 
 
 def _missing(charged: dict[tuple[str, str], int], limits: Limits, now: float) -> set[tuple[str, str]]:
@@ -57,16 +71,13 @@ def _missing(charged: dict[tuple[str, str], int], limits: Limits, now: float) ->
 
 
 def mend(store: Store, found: Sequence[Difference], limits: Limits, now: float) -> list[Difference]:
-    """Set what these windows have spent to what they were charged; return what differs still.
-
-    A call that is settled in the same moment can bring a difference back; so it is looked at again.
-    """
+    """Add to each of these windows what it lacks of its charges; return what differs still."""
     for _ in range(_ROUNDS):
-        for one in found:
-            store.correct(one.account, one.window_key, one.charged_nusd)
-        found = differences(store, limits, now)
         if not found:
             break
+        for one in found:
+            store.correct(one.account, one.window_key, one.charged_nusd - one.spent_nusd)
+        found = differences(store, limits, now)
     return list(found)
 
 
@@ -80,6 +91,7 @@ class Reconciled:
         left: Those that still do, for calls were settled meanwhile.
         lost: Entries whose cost is not known.
         corrected: An entry whose cost is known now, before and after.
+        is_compared: Whether budgets were set against the ledger.
     """
 
     settled: tuple[Entry, ...] = ()
@@ -87,15 +99,21 @@ class Reconciled:
     left: tuple[Difference, ...] = ()
     lost: tuple[Entry, ...] = ()
     corrected: tuple[Entry, Entry] | None = None
+    is_compared: bool = True
 
 
-def set_right(store: Store, limits: Limits, now: float, *, is_dry: bool = False) -> Reconciled:
-    """Settle what dead processes left, and set budgets by the ledger; with `is_dry` only tell."""
+def set_right(
+    store: Store, limits: Limits, now: float, *, is_dry: bool = False, is_whole: bool = True
+) -> Reconciled:
+    """Settle what dead processes left, and set budgets by the ledger; with `is_dry` only tell.
+
+    A ledger that is not the whole one, for other machines have theirs, says nothing of budgets they share.
+    """
     settled = [reserved.lost() for reserved in store.dead()] if is_dry else recover(store)
-    found = differences(store, limits, now)
+    found = differences(store, limits, now) if is_whole else []
     left = [] if is_dry else mend(store, found, limits, now)
     lost = [*store.lost(), *(settled if is_dry else ())]
-    return Reconciled(tuple(settled), tuple(found), tuple(left), tuple(lost))
+    return Reconciled(tuple(settled), tuple(found), tuple(left), tuple(lost), is_compared=is_whole)
 
 
 def correct_one(store: Store, entry_id: str, nusd: int, *, is_dry: bool = False) -> Reconciled:

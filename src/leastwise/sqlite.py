@@ -23,10 +23,11 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal, TypeVar
+from types import TracebackType
+from typing import Any, Literal, TypeVar
 
 from leastwise.errors import StoreError
 
@@ -46,7 +47,14 @@ class BusyError(Exception):
 
 
 class StuckError(StoreError):
-    """Another process has been writing for longer than anybody waits."""
+    """The database could not be had for longer than anybody waits; later it may."""
+
+
+class Connection(sqlite3.Connection):
+    """A connection to the file."""
+
+    def lock(self, names: Iterable[str], /) -> None:
+        """Do nothing: who writes is alone anyway."""
 
 
 class Database:
@@ -83,7 +91,7 @@ class Database:
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
         self._lock = threading.RLock()
         self._checkpointing = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
+        self._connection: Connection | None = None
         self._inherited: list[sqlite3.Connection] = []  # to close one would drop this process's own locks
         at_fork(
             before=self._before_fork,
@@ -110,7 +118,7 @@ class Database:
             self._inherited.append(self._connection)
             self._connection = None
 
-    def _hold(self, *, may_wait: bool = True) -> tuple[threading.RLock, sqlite3.Connection]:
+    def _hold(self, *, may_wait: bool = True) -> tuple[threading.RLock, Connection]:
         """Take the lock, for the caller to release, and open the connection if need be."""
         lock = self._lock
         if not lock.acquire(blocking=may_wait):
@@ -123,31 +131,40 @@ class Database:
             raise
         return lock, self._connection
 
-    def _begin(self, *, may_wait: bool) -> tuple[threading.RLock, sqlite3.Connection]:
-        """Take the lock and begin to write; while another process writes, wait without the lock."""
-        tries = _tries()
+    def begin(self, *, may_wait: bool) -> tuple[threading.RLock, Connection]:
+        """Take the lock, for the caller to release, and begin to write.
+
+        While another process writes, it is waited for without the lock.
+        """
+        tries: Iterator[None] | None = None
         while True:
-            next(tries)
             lock, connection = self._hold(may_wait=may_wait)
             try:
                 connection.execute("BEGIN IMMEDIATE")
             except sqlite3.Error as error:
                 lock.release()
                 if not _is_busy(error):
-                    raise self._failed(error) from error
+                    raise self.failed(error) from error
                 if not may_wait:
                     raise BusyError from error
+                if tries is None:
+                    tries = _tries()
+                    next(tries)
+                next(tries)
             else:
                 return lock, connection
 
-    def _failed(self, error: sqlite3.Error) -> StoreError:
+    def failed(self, error: sqlite3.Error) -> StoreError:
+        """Return what to raise for an error of SQLite's."""
         return StoreError(f"the {self._what} {self.path!r} failed: {error}. {_MEND}")
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> Connection:
         try:
             if self.path != MEMORY:
                 _make_private(Path(self.path))
-            connection = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
+            connection = sqlite3.connect(
+                self.path, timeout=0, isolation_level=None, check_same_thread=False, factory=Connection
+            )
             try:
                 self._prepare(connection)
             except BaseException:
@@ -188,8 +205,7 @@ class Database:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version={newest}")
 
-    @contextmanager
-    def transaction(self, *, may_wait: bool = True) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, may_wait: bool = True) -> _Transaction:
         """Hold the one write transaction; commit at the end, roll back on any exception.
 
         Raises:
@@ -197,18 +213,7 @@ class Database:
             StuckError: somebody else wrote for longer than ten seconds.
             StoreError: SQLite failed.
         """
-        lock, connection = self._begin(may_wait=may_wait)
-        try:
-            yield connection
-            connection.execute("COMMIT")
-        except BaseException as error:
-            with suppress(sqlite3.Error):  # a failed COMMIT may have rolled back already
-                connection.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise self._failed(error) from error
-            raise
-        finally:
-            lock.release()
+        return _Transaction(self, may_wait=may_wait)
 
     def rows(self, sql: str, values: Sequence[object] | dict[str, object] = ()) -> list[sqlite3.Row]:
         """Return the rows of a query.
@@ -222,7 +227,23 @@ class Database:
             cursor.row_factory = sqlite3.Row
             return _patiently(lambda: cursor.execute(sql, values).fetchall())
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise self.failed(error) from error
+        finally:
+            lock.release()
+
+    def row(self, sql: str, values: Sequence[object] = ()) -> Sequence[Any] | None:
+        """Return the first row of a query, or None: what `rows` does, for what is asked all the time.
+
+        Raises:
+            StoreError: SQLite failed.
+        """
+        lock, connection = self._hold()
+        try:
+            found: Sequence[Any] | None = connection.execute(sql, values).fetchone()
+        except sqlite3.Error:  # to be tried again, or told of
+            return next(iter(self.rows(sql, values)), None)
+        else:
+            return found
         finally:
             lock.release()
 
@@ -247,6 +268,40 @@ class Database:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+
+class _Transaction:
+    """What `Database.transaction` returns; a class, for a generator would cost twice as much."""
+
+    __slots__ = ("_connection", "_database", "_lock", "_may_wait")
+
+    def __init__(self, database: Database, *, may_wait: bool) -> None:
+        self._database = database
+        self._may_wait = may_wait
+
+    def __enter__(self) -> Connection:
+        self._lock, self._connection = self._database.begin(may_wait=self._may_wait)
+        return self._connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                try:
+                    self._connection.execute("COMMIT")
+                except BaseException as failed:  # noqa: BLE001 - raised again below
+                    error = failed
+                else:
+                    return
+            with suppress(sqlite3.Error):  # a failed COMMIT may have rolled back already
+                self._connection.execute("ROLLBACK")
+        finally:
+            self._lock.release()
+        if isinstance(error, sqlite3.Error):
+            raise self._database.failed(error) from error
+        if kind is None:
+            raise error
 
 
 def at_fork(**methods: Callable[[], None]) -> None:

@@ -13,7 +13,18 @@ from functools import cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from leastwise.budget import BudgetRule, Ceiling, Limits, Standing, Window, budget_of, window_of
+from leastwise.budget import (
+    BudgetRule,
+    Ceiling,
+    Limits,
+    Payer,
+    Standing,
+    Window,
+    account_of,
+    budget_of,
+    covers,
+    window_of,
+)
 from leastwise.forecast import (
     DAY_S,
     ENOUGH_CALLS,
@@ -114,7 +125,9 @@ def statements(store: BudgetStore, limits: Limits, ladder: Ladder, now: float) -
     lines = _by_budget(store.windows(since=min(window.first for window in windows.values())))
     found: list[Statement] = []
     for rule, window in windows.items():
-        sums: dict[str, Standing] = {rule.name: Standing()} if rule.scope == ("global",) else {}
+        sums: dict[str, Standing] = (
+            {account_of(rule, Payer(), "") or "": Standing()} if rule.scope == ("global",) else {}
+        )
         for line in lines.get(rule.name, ()):
             if window.first <= line.window_key <= window.key and _covers(rule, line.account):
                 sums[line.account] = _plus(sums.get(line.account, Standing()), line.standing)
@@ -151,7 +164,7 @@ def _covers(rule: BudgetRule, account: str) -> bool:
     """Tell whether an account is one of the rule as it is now: its scope may have been another before."""
     values = budget_of(account)[1]
     scope = () if rule.scope == ("global",) else rule.scope
-    return tuple(values) == scope and (not rule.only or next(iter(values.values())) in rule.only)
+    return tuple(values) == scope and covers(rule, tuple(values.values()))
 
 
 def _plus(ours: Standing, other: Standing) -> Standing:

@@ -77,7 +77,7 @@ class Lease:
 
     reserved: Reserved
     claims: tuple[Claim, ...]
-    on_abandon: Callable[[Facts | None], tuple[Settle, Record]]
+    on_abandon: Callable[[Facts | None], tuple[Settle | Record, ...]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from itertools import count
 from pathlib import Path
@@ -27,11 +27,13 @@ from leastwise.messages import Usage
 from leastwise.routing import Warmth
 from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import GROUPS, Line, Query, Store, Story, TypeLine, recover
+from leastwise.stores.postgres import PostgresStore
 from leastwise.stores.redis import RedisBudgets
 from leastwise.stores.split import Split
 from leastwise.stores.sql import SqlStore
 from leastwise.stores.sqlite import SqliteStore
-from tests.servers import age, url_of
+from tests import postgres
+from tests.servers import age, valkey_url
 
 NOW = 1_795_435_200.0  # 2026-11-23 12:00 UTC
 HOUR_S = 3600
@@ -48,46 +50,83 @@ class Clock:
         return self.now
 
 
-Kind = Callable[[Path, Clock], Store]
-KINDS: dict[str, Kind] = {
-    "file": lambda folder, clock: SqliteStore(folder / "leastwise.db", keep_days=30, clock=clock),
-    "memory": lambda _, clock: SqliteStore(":memory:", keep_days=30, clock=clock),
-    "split": lambda folder, clock: Split(
-        SqliteStore(folder / "leastwise.db", keep_days=30, clock=clock, keeps_budgets=False),
-        RedisBudgets(url_of(folder)),
-    ),
+@dataclass
+class Place:
+    """Where a store is: what opens it, and what lets time pass by a server's clock."""
+
+    open: Callable[[Clock], Store]
+    pass_time: Callable[[float], None] = lambda _: None
+
+
+@contextmanager
+def in_file() -> Iterator[Place]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "leastwise.db")
+        yield Place(lambda clock: SqliteStore(path, keep_days=30, clock=clock))
+
+
+@contextmanager
+def in_memory() -> Iterator[Place]:
+    yield Place(lambda clock: SqliteStore(":memory:", keep_days=30, clock=clock))
+
+
+@contextmanager
+def in_two() -> Iterator[Place]:
+    url = valkey_url()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "leastwise.db")
+        yield Place(
+            lambda clock: Split(
+                SqliteStore(path, keep_days=30, clock=clock, keeps_budgets=False), RedisBudgets(url)
+            ),
+            lambda seconds: age(url, seconds),
+        )
+
+
+@contextmanager
+def in_postgres() -> Iterator[Place]:
+    with postgres.database() as url:
+        yield Place(
+            lambda clock: PostgresStore(url, keep_days=30, clock=clock),
+            lambda seconds: postgres.pass_time(url, seconds),
+        )
+
+
+KINDS: dict[str, Callable[[], AbstractContextManager[Place]]] = {
+    "file": in_file,
+    "memory": in_memory,
+    "split": in_two,
+    "postgres": in_postgres,
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 @contextmanager
 def opened(kind: str, clock: Clock | None = None) -> Iterator[Store]:
-    with tempfile.TemporaryDirectory() as folder:
-        store = KINDS[kind](Path(folder), clock or Clock())
-        try:
-            yield store
-        finally:
-            store.close()
+    with KINDS[kind]() as place, closing(place.open(clock or Clock())) as store:
+        yield store
 
 
 Two = tuple[Store, Store, Callable[[float], None]]
 
 
 @pytest.fixture(params=KINDS)
-def kind_of_two(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Two]:
+def kind_of_two(request: pytest.FixtureRequest) -> Iterator[Two]:
     """Return two owners of one ledger, and what lets time pass for them."""
     clock = Clock()
+    with KINDS[request.param]() as place, closing(place.open(clock)) as first:
+        second = (
+            SqlStore(first.database, first._dialect, clock=clock)  # another in memory were empty
+            if isinstance(first, SqlStore)
+            else place.open(clock)
+        )
 
-    def pass_time(seconds: float) -> None:
-        clock.now += seconds
-        if isinstance(first, Split):
-            age(url_of(tmp_path), seconds)
+        def pass_time(seconds: float) -> None:
+            clock.now += seconds
+            place.pass_time(seconds)
 
-    first, second = (KINDS[request.param](tmp_path, clock) for _ in range(2))
-    if isinstance(first, SqlStore):
-        second = SqlStore(first.database, first._dialect, clock=clock)  # another in memory were empty
-    with closing(first), closing(second):
-        yield first, second, pass_time
+        with closing(second):
+            yield first, second, pass_time
 
 
 @pytest.fixture(params=KINDS)
@@ -253,8 +292,11 @@ def reserve(store: Store, row: Exchange, *budgets: str, worst_nusd: int = 900_00
     return held
 
 
+WINDOW = "2026-11-01T00:00Z"
+
+
 def account_of(budget: str) -> Account:
-    return Account(budget, Window("2026-11-01T00:00Z", "2026-11-01T00:00Z"))
+    return Account(budget, Window(WINDOW, WINDOW))
 
 
 def paid_by(held: Reserved, cost_nusd: int) -> Entry:
@@ -357,6 +399,33 @@ def test_what_dead_processes_had_reserved_is_lost_until_somebody_knows_better(ki
     assert in_accounts(store) == {**store.charged(), ("b", "2026-11-01T00:00Z"): 0}
 
 
+def test_an_accepted_batch_costs_its_most_until_another_process_has_read_its_results(
+    kind_of_two: Two,
+) -> None:
+    store, other, _ = kind_of_two
+    row = exchange(kind="batch", mode="off")
+    held = [reserve(other, row, "a"), reserve(other, row, "a", "b", worst_nusd=7)]
+    most = [replace(one.lost(), purpose="batch", message_id="msgbatch_1", status=200) for one in held]
+    other.write(*map(Settle, most), may_wait=True)
+
+    assert sorted(most, key=lambda one: one.id) == store.lost()
+    assert ([], [True, True]) == (store.reserved(), [one.is_pending for one in store.lost()])
+    assert {("a", WINDOW): 900_007, ("b", WINDOW): 7} == in_accounts(store) == store.charged()
+    assert None is store.find("msgbatch_1")
+
+    known = [
+        replace(one, cost_nusd=nusd, certainty="exact", charges=paid_by(held_, nusd).charges)
+        for one, held_, nusd in zip(most, held, (400, 5), strict=True)
+    ]
+    for who in (store, other, store):  # read again, it is as it was
+        who.write(*map(Settle, known), Record(row), may_wait=True)
+        assert {("a", WINDOW): 405, ("b", WINDOW): 5} == in_accounts(store) == store.charged()
+    other.write(Settle(most[0]), may_wait=True)
+    assert [] == store.lost()
+    assert Story(row, tuple(sorted(known, key=lambda one: one.id))) == store.find("msgbatch_1")
+    assert 1 == store.sums(Query())[0].calls
+
+
 def test_what_budgets_made_cheaper_is_kept_the_newest_first(store: Store) -> None:
     down = StepDown("a|tag=x", "2026-11-01T00:00Z", "opus", "sonnet", 72.5, "above 70%")
     put_off = replace(down, after="opus", trigger="deferred")
@@ -387,6 +456,7 @@ rows = st.lists(
         served=names,
         tier=names,
         would=names,
+        kind=st.sampled_from(["message", "message", "batch"]),
         result=st.sampled_from(["ok", "error", "cut", "abandoned"]),
         baseline=names,
         baseline_how=st.sampled_from(["asked", "assumed"]),
@@ -487,7 +557,7 @@ def test_sums_by_any_group_are_the_sums_over_the_rows(
 def test_latencies_are_quantiles_of_what_was_answered(kind: str, found: list[Exchange], query: Query) -> None:
     expected = {}
     for group, of in chosen(query, found).items():
-        answered = sorted(row.latency_s for row in of if row.result == "ok")
+        answered = sorted(row.latency_s for row in of if row.result == "ok" and row.kind == "message")
         if answered:
             expected[group] = tuple(answered[math.ceil(share * len(answered)) - 1] for share in (0.50, 0.95))
     with opened(kind) as store:

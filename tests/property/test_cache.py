@@ -160,7 +160,7 @@ def test_the_order_of_top_level_names_and_space_between_them_do_not(
         ({"route": False}, True),
         ({"critical": True}, True),
         ({"session": "s"}, False),
-        ({"instead_of": "claude-opus-5-5"}, False),
+        ({"instead_of": "claude-opus-5-5"}, True),
         ({"cache": True}, False),
     ],
 )

@@ -342,7 +342,7 @@ def batches(request: Any) -> Any:
 
 
 @pytest.mark.parametrize("is_wrapped", [False, True])
-def test_batches_pass_and_are_not_in_the_ledger(make: Make, *, is_wrapped: bool) -> None:
+def test_batches_go_out_as_they_are_and_have_a_row_each(make: Make, *, is_wrapped: bool) -> None:
     runtime, sent = make("enforce"), []
 
     def answer(request: Any) -> Any:
@@ -367,7 +367,7 @@ def test_batches_pass_and_are_not_in_the_ledger(make: Make, *, is_wrapped: bool)
             (line,) = messages.batches.results(made.id)
             assert line.result.type == "succeeded"
             assert "msg_1" == line.result.message.id
-    assert [] == rows(runtime)
+    assert [("batch", "off"), ("batch", "off")] == [(row.kind, row.mode) for row in rows(runtime)]
 
 
 def test_async_batches_pass(make: Make) -> None:

@@ -577,6 +577,16 @@ def test_only_a_task_that_asks_for_it_is_kept_by_default(make: Make) -> None:
     assert 5 == len(upstream.seen)
 
 
+def test_who_has_another_key_gets_nobody_elses_answer(make: Make) -> None:
+    runtime, upstream = make(), Upstream()
+    with leastwise.Anthropic(**upstream.given(), leastwise=runtime) as client:
+        other = client.with_options(api_key="another")
+        for one in (client, other, client, other):
+            one.messages.create(**CALL)
+        client.messages.create(**CALL, extra_headers={"x-portkey-api-key": "p"})
+    assert 3 == len(upstream.seen)
+
+
 def test_a_header_may_ask_for_the_cache(make: Make) -> None:
     runtime, upstream = make(""), Upstream()
     with leastwise.Anthropic(**upstream.given(), leastwise=runtime) as client:
@@ -705,7 +715,7 @@ def test_our_headers_reach_the_exchange_and_no_upstream(make: Make) -> None:
         list(client.messages.create(**CALL, extra_headers={"Leastwise-Critical": "true"}, stream=True))
         client.messages.with_raw_response.create(**CALL)
         client.messages.count_tokens(model=OPUS, messages=ASK, extra_headers={"leastwise-mode": "off"})  # type: ignore[arg-type]
-        found = client._leastwise_headers(  # type: ignore[attr-defined]  # what the exchange is told
+        found, _ = client._leastwise_headers(  # type: ignore[attr-defined]  # what the exchange is told
             anthropic.Anthropic(api_key="k")._client.build_request(
                 "POST", "/", headers={"leastwise-tier": "haiku"}
             )

@@ -389,7 +389,8 @@ def test_so_has_one_whose_caller_left_after_its_start(seen: Facts, found: Warmth
     next(steps)
     lease = steps.send(Known())
     assert isinstance(lease, Lease)
-    _, record = lease.on_abandon(seen)
+    left: Any = lease.on_abandon(seen)
+    _, record = left
     assert ("abandoned", found) == (record.exchange.result, record.warmth)
 
 

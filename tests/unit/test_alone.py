@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -466,3 +467,47 @@ def test_both_are_exported_and_bring_nothing_of_the_sdk() -> None:
     printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)  # noqa: S603
 
     assert "False\n" == printed.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"limit_usd": "much"}, "limit_usd = 'much': expected dollars from 0 to"),
+        ({"limit_usd": float("nan")}, "limit_usd = nan: expected dollars"),
+        ({"limit_usd": -1}, "limit_usd = -1: expected dollars"),
+        (
+            {"limit_usd": 1, "critical_limit_usd": None, "cap": "Block"},
+            "cap = 'Block': expected allow_critical",
+        ),
+        ({"limit_usd": 1, "critical_limit_usd": -1}, "critical_limit_usd = -1: expected dollars"),
+        ({"limit_usd": 1, "window": "year"}, "window = 'year': expected session, hour"),
+        ({"limit_usd": 1, "tz": None}, "tz = None: no such time zone"),
+    ],
+)
+def test_a_budget_that_cannot_be_meant_is_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Budget(**given)
+
+
+def test_a_limit_is_rounded_down_and_no_context_of_the_callers_counts() -> None:
+    with localcontext() as context, Budget(1 / 3) as budget:
+        context.prec = 3
+        assert 333_333_333 == budget.rule.limit_nusd
+        with budget.reserve("0.123456") as held:
+            held.settle("0.123456")
+        assert 123_456_000 == budget._standing.spent_nusd
+
+
+def test_who_is_interrupted_between_reserving_and_the_block_holds_nothing(
+    budget: Budget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = budget._store.lease
+
+    def interrupted(*given: Any, **named: Any) -> None:
+        grant(*given, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(budget._store, "lease", interrupted)
+    with pytest.raises(KeyboardInterrupt), budget.reserve(0.5):
+        raise AssertionError
+    assert (ZERO, ZERO) == (budget.spent_usd, budget.reserved_usd)

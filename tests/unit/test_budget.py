@@ -92,6 +92,13 @@ def test_ceilings_must_name_tiers_and_fall() -> None:
     rule().check(DEFAULT_LADDER)
 
 
+def test_a_tier_is_no_model() -> None:
+    with pytest.raises(ConfigError, match=f"only = 'haiku': give the model, '{HAIKU}'"):
+        rule(scope=("model",), only=("haiku",)).check(DEFAULT_LADDER)
+    rule(scope=("model",), only=(HAIKU,)).check(DEFAULT_LADDER)
+    rule(scope=("tag",), only=("haiku",)).check(DEFAULT_LADDER)
+
+
 def test_an_account_for_each_value_of_the_scope() -> None:
     payer = Payer(session="s1", key="alice", tag="triage", tenant="acme")
     assert "team" == account_of(rule(), payer, HAIKU)
@@ -101,6 +108,15 @@ def test_an_account_for_each_value_of_the_scope() -> None:
     assert "team|tag=" == account_of(rule(scope=("tag",)), Payer(), HAIKU)
     assert None is account_of(rule(scope=("tag",), only=("plan",)), payer, HAIKU)
     assert "team|tag=triage" == account_of(rule(scope=("tag",), only=("triage",)), payer, HAIKU)
+
+
+def test_only_names_sessions_and_models_as_users_do() -> None:
+    payer = Payer(session="s1", tenant="acme")
+    assert "team|session=acme/s1" == account_of(rule(scope=("session",), only=("s1",)), payer, HAIKU)
+    assert None is account_of(rule(scope=("session",), only=("s2",)), payer, HAIKU)
+    dated = rule(scope=("model",), only=("claude-haiku-4-5-20251001",))
+    assert "team|model=claude-haiku-4-5" == account_of(dated, payer, "claude-haiku-4-5")
+    assert None is account_of(dated, payer, HAIKU)
 
 
 @given(name=texts.filter(str.strip), key=texts, tag=texts)

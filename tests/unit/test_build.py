@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import logging
 import sqlite3
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from leastwise.build import Runtime, open_store
+from leastwise.cache import NO_CACHE, Caching
 from leastwise.client import run
 from leastwise.config import Upstream, load
 from leastwise.errors import ConfigError, StoreError
@@ -20,7 +23,7 @@ from leastwise.exchange import exchange
 from leastwise.ladder import Task
 from leastwise.messages import Reply
 from leastwise.steps import Send
-from leastwise.stores import Line, Query
+from leastwise.stores import Line, Query, WindowLine
 from leastwise.stores.sqlite import SqliteStore
 from tests.kit import HAIKU, OPUS, Clock, reply, request
 
@@ -54,6 +57,34 @@ def house(tmp_path: Path) -> Iterator[House]:
     yield made
     for runtime in made.runtimes:
         runtime.close()
+
+
+class Slow(SqliteStore):
+    """A ledger in which it takes long to look at all budgets."""
+
+    def __init__(self) -> None:
+        super().__init__(":memory:")
+        self.beats = 0
+        self.has_beaten = threading.Event()
+
+    def beat(self) -> None:
+        super().beat()
+        self.beats += 1
+        if self.beats == 3:
+            self.has_beaten.set()
+
+    def windows(self, *, since: str = "") -> list[WindowLine]:
+        self.has_beaten.wait(20)
+        return super().windows(since=since)
+
+
+def test_a_long_look_at_budgets_keeps_no_process_from_saying_that_it_lives(house: House) -> None:
+    store = Slow()
+    runtime = house.open(store=store, budget_usd=1)
+    for heart in (runtime._heart, runtime._watch):
+        heart._every_s = 0.01
+    ask(runtime)
+    assert store.has_beaten.wait(10)
 
 
 def ask(runtime: Runtime, model: str = OPUS, input_tokens: int = 200, output_tokens: int = 10) -> Any:
@@ -291,3 +322,111 @@ def test_ids_are_told_apart_and_sorted_by_time(house: House) -> None:
         house.clock.sleep(0.002)
     assert sorted(ids) == ids
     assert 50 == len(set(ids))
+
+
+# --- the cache -------------------------------------------------------------------------------------------
+
+LOCAL = """
+[upstream.local]
+base_url = "http://127.0.0.1:{port}"
+[[tier]]
+name = "local"
+model = "qwen"
+upstream = "local"
+[[tier]]
+name = "opus"
+model = "claude-opus-5-5"
+[[price]]
+provider = "local"
+model = "qwen"
+input = {price}
+output = {price}
+source = "ours"
+as_of = 2026-11-23
+"""
+BY_ROLE = '[[rule]]\nrole = "subagent"\ntier = "haiku"\n'
+
+
+def caching(house: House, text: str, model: str = OPUS, **told: Any) -> Caching:
+    """Return what a request does with the cache under that configuration."""
+    house.write("schema = 1\n" + text)
+    runtime = house.open()
+    task = told.pop("task", Task(cache=True))
+    return runtime.terms.caching(runtime.call(request(model), task, max_retries=0, **told))
+
+
+def test_where_servers_or_prices_change_answers_are_asked_for_anew(house: House) -> None:
+    keys = [
+        caching(house, LOCAL.format(port=port, price=price)).key
+        for port, price in ((1, 0), (2, 0), (1, 1), (1, 0))
+    ]
+
+    assert 3 == len(set(keys))
+    assert keys[0] == keys[3]
+
+
+@pytest.mark.parametrize(("rules", "number"), [(BY_ROLE, 2), ("", 1)])
+def test_who_calls_is_part_of_the_key_where_a_rule_asks(house: House, rules: str, number: int) -> None:
+    headers: list[dict[str, str]] = [{}, {"x-claude-code-agent-id": "a"}]
+
+    assert number == len({caching(house, rules, "auto", headers=given).key for given in headers})
+
+
+TAGGED = '[[switch]]\ntag = "mail"\nmode = "{mode}"\npercent = {percent}\n'
+MAIL = Task(tag="mail", cache=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "is_used"),
+    [
+        (TAGGED.format(mode="enforce", percent=10), OPUS, False),
+        (TAGGED.format(mode="enforce", percent=10), "auto", True),
+        (TAGGED.format(mode="enforce", percent=100), OPUS, True),
+        (TAGGED.format(mode="enforce", percent=0), OPUS, True),
+        (TAGGED.format(mode="observe", percent=10), OPUS, True),
+        (TAGGED.format(mode="off", percent=100), OPUS, False),
+        ('mode = "off"\n', "auto", False),
+        ('[cache]\non = "off"\n', "auto", False),
+    ],
+)
+def test_a_share_that_is_routed_answers_for_nobody_else_and_off_is_off(
+    house: House, text: str, model: str, *, is_used: bool
+) -> None:
+    assert is_used == (NO_CACHE != caching(house, text, model, task=MAIL))
+
+
+@pytest.mark.parametrize(
+    ("said", "reads", "keeps"),
+    [
+        ("true", True, True),
+        ("WRITE ", True, True),
+        ("read", True, False),
+        ("refresh", False, True),
+        ("false", False, False),
+        ("off", False, False),
+        ("yes please", False, False),
+    ],
+)
+def test_a_header_says_what_a_task_says(house: House, said: str, *, reads: bool, keeps: bool) -> None:
+    use = caching(house, "", task=Task(), headers={"leastwise-cache": said})
+
+    assert (reads, keeps) == (use.reads, use.keeps)
+
+
+def test_the_cache_may_be_switched_on_while_the_process_runs(house: House) -> None:
+    house.write('schema = 1\n[cache]\non = "off"\n')
+    runtime = house.open()
+    house.write('schema = 1\n[cache]\non = "all"\n')
+    house.clock.sleep(2)
+    body = b'{"type":"message","stop_reason":"end_turn","content":[]}'
+
+    def upstream(step: Send) -> Reply:
+        return replace(reply(step.request.model), body=lambda: body)
+
+    def is_hit() -> bool:
+        asked = runtime.call(request("auto"), Task(), max_retries=0)
+        outcome = run(exchange(asked, runtime.terms), upstream, runtime.desk).life.outcome
+        assert outcome is not None
+        return outcome.from_cache
+
+    assert [False, True] == [is_hit(), is_hit()]

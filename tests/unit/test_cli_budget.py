@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -32,6 +33,7 @@ from leastwise.stores import Store
 from leastwise.stores.accounts import DEAD_AFTER_S
 from tests.kit import NOW
 from tests.paid import paid, reserve, row, settle
+from tests.servers import valkey_url
 
 Capture = pytest.CaptureFixture[str]
 pytestmark = pytest.mark.usefixtures("home")
@@ -100,7 +102,7 @@ def test_without_budgets_it_says_how_to_set_one(capsys: Capture) -> None:
     code, out, err = run(capsys, "budget", "status")
 
     assert 0 == code
-    assert "no budget is configured; nothing limits what is spent" in out
+    assert "no budget is configured; only a client's own budget_usd limits what it spends" in out
     assert "next   leastwise budget set NAME --limit USD\n" == err
     assert [] == told(capsys, "budget", "status")["accounts"]
 
@@ -253,7 +255,7 @@ def test_a_dry_run_writes_nothing(capsys: Capture, user: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("new",), "[[budget]] limit_usd is missing"),
+        (("new",), "there is no budget 'new' yet: say --limit USD"),
         (("new", "--limit", "much"), "--limit: not an amount of dollars: 'much'"),
         (("new", "--limit", "-1"), "[[budget]] 'new': limit_usd = -$1.00: expected from $0 to $9,000,000"),
         (("all", "--window", "session"), "[[budget]] 'all': window = \"session\" goes with scope"),
@@ -401,6 +403,38 @@ def test_the_log_tells_what_happened_newest_first(capsys: Capture) -> None:
 
 
 @pytest.mark.usefixtures("user")
+def test_a_batch_whose_results_nobody_has_read_is_pending(capsys: Capture) -> None:
+    part = replace(paid(ALL, time.time(), "0.42", certainty="lost"), purpose="batch", message_id="msgbatch_1")
+    with opened() as store:
+        settle(store, part)
+
+    _, out, err = run(capsys, "budget", "log")
+    text = " ".join(out.split())
+    assert "pending all: claude-opus-5-5 counted at its most, $0.42; entry " in text
+    assert "until the results of msgbatch_1 are read" in text
+    assert "next   leastwise budget status\n" == err
+    (event,) = told(capsys, "budget", "log")["events"]
+    assert ("pending", "msgbatch_1") == (event["kind"], event["batch"])
+    _, out, err = run(capsys, "budget", "reconcile")
+    assert "pending all: claude-opus-5-5" in " ".join(out.split())
+    assert "next   leastwise budget status\n" == err
+
+
+@pytest.mark.usefixtures("user")
+def test_a_call_that_a_budget_refused_is_no_step_down(capsys: Capture) -> None:
+    step = StepDown("all", "always", "haiku", "", 98.0, "cap")
+    with opened() as store:
+        store.write(Record(row(id="X1", at=NOW, result="blocked"), step_downs=(step,)), may_wait=True)
+
+    assert "refused    all: haiku at 98% (cap)\n" in run(capsys, "budget", "log")[1]
+    assert ["refused"] == [one["kind"] for one in told(capsys, "budget", "log")["events"]]
+
+
+def test_a_log_of_less_than_one_line_is_none(capsys: Capture) -> None:
+    assert 2 == run(capsys, "budget", "log", "--limit", "-1")[0]
+
+
+@pytest.mark.usefixtures("user")
 def test_where_nothing_happened_the_log_says_so(capsys: Capture) -> None:
     code, out, err = run(capsys, "budget", "log")
 
@@ -426,7 +460,7 @@ def test_where_all_is_right_nothing_is_mended(capsys: Capture) -> None:
 def test_a_budget_is_set_right_by_the_ledger(capsys: Capture) -> None:
     with opened() as store:
         settle(store, paid(ALL, time.time(), 95), paid(TEAM, time.time(), 5, account=ALICE))
-        store.correct("all", "always", 7 * USD)
+        store.correct("all", "always", -88 * USD)
 
     code, out, _ = run(capsys, "budget", "reconcile", "--dry-run")
     assert (0, (7 * USD, 0)) == (code, standing())
@@ -502,3 +536,15 @@ def test_an_entry_goes_with_its_sum(capsys: Capture) -> None:
 
     code, _, err = run(capsys, "budget", "reconcile", "--entry", "E1", "--usd", "1")
     assert (2, True) == (code, "nothing was ever written to" in err)
+
+
+def test_money_that_other_machines_spent_from_a_server_is_told_where_there_is_no_ledger_yet(
+    capsys: Capture, user: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    user.write_text(f'{CONFIG}[store]\nbudget = "{valkey_url()}"\n', "utf-8")
+    with opened() as store:
+        settle(store, paid(ALL, time.time(), 92))
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "another"))
+
+    assert "spent        $92.00, 92% of $100.00; 1 call" in run(capsys, "budget", "status", "all")[1]

@@ -102,6 +102,11 @@ def test_where_nothing_was_kept_nothing_is_made(capsys: Capture, home: Path) -> 
 
 
 @pytest.mark.usefixtures("kept")
+def test_a_tag_without_answers_is_named(capsys: Capture) -> None:
+    assert "no answer of tag nope is kept\n" == run(capsys, "list", "--tag", "nope")[1]
+
+
+@pytest.mark.usefixtures("kept")
 def test_stats_tell_what_was_saved_by_tag(capsys: Capture) -> None:
     looked_up()
 
@@ -196,3 +201,16 @@ def test_what_is_past_its_time_is_pruned(capsys: Capture) -> None:
 
     assert (0, "1 answer forgotten\n", "next   leastwise cache stats\n") == run(capsys, "prune")
     assert 2 == told(capsys, "stats")["entries"]
+
+
+def test_a_dry_run_says_that_what_is_too_much_goes_too(
+    capsys: Capture, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened() as cache:
+        cache.save(KEYS[0], stored(body=b"{" + 1_100_000 * b" " + b"}"))
+    monkeypatch.setenv("LEASTWISE_CACHE_MAX_MB", "1")
+
+    assert (
+        "what was not used for longest, until the rest fits into 1 MB" in run(capsys, "prune", "--dry-run")[2]
+    )
+    assert kept.exists()

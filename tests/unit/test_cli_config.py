@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from leastwise.budget import BudgetRule
+from leastwise.build import open_store
 from leastwise.catalogue import Catalogue
 from leastwise.cli import doctor, main
 from leastwise.cli.config import edited_file
@@ -711,6 +712,8 @@ def test_doctor_tells_what_dead_processes_left(user: Path, tmp_path: Path) -> No
     with closing(SqliteStore(file)) as store:
         reserve(store, budget, now, 2)
         settle(store, paid(budget, now, 3, certainty="lost"))
+        waiting = paid(budget, now, 1, certainty="lost")
+        settle(store, replace(waiting, purpose="batch", message_id="msgbatch_1"))
         alive = examined(environ, "budget")
         with closing(sqlite3.connect(file)) as other, other:
             other.execute("UPDATE owner SET beat = 0")
@@ -724,7 +727,10 @@ def test_doctor_tells_what_dead_processes_left(user: Path, tmp_path: Path) -> No
     assert ([last], [left, last]) == (alive, found)
 
 
-def test_doctor_reaches_for_servers_and_shows_no_password(user: Path) -> None:
+@pytest.mark.parametrize("has_ledger", [False, True])
+def test_doctor_reaches_for_servers_and_shows_no_password(user: Path, *, has_ledger: bool) -> None:
+    if has_ledger:
+        open_store(load()).close()
     write(
         user,
         f"""

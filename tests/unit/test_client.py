@@ -17,11 +17,13 @@ from leastwise.budget import BudgetRule, Limits, Refusal
 from leastwise.client import Desk, Life, Result, run, run_async
 from leastwise.errors import BudgetUnavailableError, StoreError, UpstreamFailure
 from leastwise.exchange import Done, exchange
+from leastwise.ladder import Task
 from leastwise.messages import Facts, Held, Reply
 from leastwise.routing import Known
 from leastwise.sqlite import BusyError
 from leastwise.steps import Lease, Record, Relay, Send, Settle, Steps
 from leastwise.stores import Line, Query, Story, TypeLine
+from leastwise.stores.sqlite import SqliteStore
 from tests.kit import NOW, Clock, call, reply, request
 from tests.kit import terms as plain_terms
 
@@ -223,7 +225,20 @@ def test_a_ledger_that_fails_never_withholds_an_answer_and_is_counted(
     result = drive(exchange(call(), terms()), [reply()], desk, [])
     assert "payload" == result.payload
     assert result.life.outcome is not None
-    assert desk.faults == sum(name in broken for name in ("known", "write"))
+    posted = 2 * ("post" in broken)  # what could not be written together is posted one by one
+    assert sum(name in broken for name in ("known", "write")) + posted == desk.faults
+    assert ([] if posted else store.leased) == store.settled
+
+
+def test_a_row_that_cannot_be_kept_takes_no_settlement_with_it() -> None:
+    clock = Clock()
+    store = SqliteStore(":memory:", clock=clock)
+    unkept = call(task=Task(tag="\ud800"))
+    run(exchange(unkept, terms()), lambda _: reply(), Desk(store, clock))
+    assert [] == store.reserved()
+    assert {("all", "2026-11-01T00:00Z"): 25_000} == store.charged()
+    (line,) = store.windows()
+    assert (25_000, 0) == (line.standing.spent_nusd, line.standing.leased_nusd)
 
 
 @both
@@ -375,6 +390,32 @@ def test_a_stream_that_breaks_is_cut(drive: Drive) -> None:
     life.feed(BEGUN)
     life.finish(failed(None))
     assert ["cut"] == store.results
+
+
+@both
+def test_a_defect_at_the_end_of_a_stream_leaves_no_lease_open(drive: Drive) -> None:
+    class Broken(Clock):
+        """Fails at the last word of a stream."""
+
+        fails = False
+
+        def __call__(self) -> float:
+            fails, self.fails = self.fails, False
+            if fails:
+                raise ZeroDivisionError
+            return super().__call__()
+
+    store, clock = Memory(), Broken()
+    made = plain_terms(clock=clock, limits=Limits((BudgetRule("all", 10**12),)))
+    result = drive(
+        exchange(call(), made), [Reply(Held(Payload()), request_id="req_1")], Desk(store, clock), []
+    )
+    result.life.relay(is_stream=True)
+    clock.fails = True
+    with pytest.raises(ZeroDivisionError):
+        result.life.feed(STREAM)
+    assert store.leased == list(dict.fromkeys(store.settled))
+    assert ["abandoned"] == store.results
 
 
 def test_abandoning_from_the_collector_inside_a_lock_does_not_block() -> None:

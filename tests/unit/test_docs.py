@@ -15,7 +15,10 @@ from leastwise.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-TOML_BLOCKS = re.findall(r"^```toml\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+PAGES = (README, *((ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in ("budgets", "cache")))
+TOML_BLOCKS = [
+    block for page in PAGES for block in re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+]
 
 
 @pytest.mark.parametrize("page", ["cli", "configuration"])
@@ -28,12 +31,12 @@ def test_generated_pages_are_up_to_date(page: str) -> None:
     assert ran.stdout == (ROOT / "docs" / f"{page}.md").read_text("utf-8"), "run: python docs/make.py"
 
 
-def test_the_readme_has_configurations() -> None:
-    assert len(TOML_BLOCKS) >= 3
+def test_the_pages_have_configurations() -> None:
+    assert len(TOML_BLOCKS) >= 6
 
 
 @pytest.mark.parametrize("block", TOML_BLOCKS, ids=range(len(TOML_BLOCKS)))
-def test_the_readmes_configurations_load(block: str, tmp_path: Path) -> None:
+def test_configurations_of_the_pages_load(block: str, tmp_path: Path) -> None:
     path = tmp_path / "leastwise.toml"
     path.write_text(block, "utf-8")
     assert load(path, {}, cwd=tmp_path).files == (path,)

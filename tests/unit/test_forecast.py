@@ -145,6 +145,15 @@ def test_the_rest_lasts_longer_on_lower_tiers() -> None:
     assert (Lasts("haiku", NOW + 80 * HOUR_S), Lasts("sonnet", NOW + 4 * HOUR_S)) == found.lasts
 
 
+def test_what_a_batch_cost_says_nothing_of_lower_tiers() -> None:
+    (one, *_) = paid = entries(5, 600)
+    usage = Usage(input_tokens=10**9)  # the sum of many prompts, none of them as long
+    batch = replace(one, purpose="batch", usage=usage)
+    spent = Spending(NOW - HOUR_S, 5 * USD, (*paid, batch))
+    found = made(BudgetRule("s", 30 * USD, ceilings=()), Standing(20 * USD, 0, 900), spent)
+    assert (Lasts("haiku", NOW + 80 * HOUR_S), Lasts("sonnet", NOW + 4 * HOUR_S)) == found.lasts
+
+
 def test_nothing_lasts_longer_where_all_is_answered_by_the_lowest_tier_already() -> None:
     paid = (entry(NOW - 60, Decimal("0.025"), HAIKU),)
 

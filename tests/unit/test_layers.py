@@ -23,7 +23,7 @@ RUNGS: dict[float, str] = {
     4: "routing cascade cache ledger",
     4.2: "forecast",  # prices what the ledger's entries would have cost
     4.5: "steps",  # what the core yields: values made of those below
-    5: "leasing attempt judge triage account recall exchange",
+    5: "leasing attempt judge triage account recall exchange batch",
     6: "catalogue config upstream stores",  # what is kept of upstreams, settings, rows
     6.5: "heart statement reconcile",  # what beats beside the calls; how accounts stand in the stores
     6.6: "notify",
@@ -37,6 +37,7 @@ RUNG_OF = {name: rung for rung, names in RUNGS.items() for name in names.split()
 NEIGHBOURS = {("exchange", "attempt"), ("exchange", "judge"), ("judge", "attempt"), ("account", "attempt")}
 NEIGHBOURS |= {("exchange", "account"), ("exchange", "triage"), ("triage", "attempt"), ("build", "client")}
 NEIGHBOURS |= {("attempt", "leasing"), ("recall", "attempt"), ("recall", "account"), ("exchange", "recall")}
+NEIGHBOURS |= {("batch", "attempt"), ("batch", "leasing")}
 #: The edge, where an optional extra or a slow import may wait until it is needed.
 LATE_IMPORTERS = {"cli", "sdk", "__init__"}
 

@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 
-from leastwise.attempt import Terms
-from leastwise.budget import BudgetRule, Claim, Limits, Refusal, Standing
-from leastwise.errors import BudgetExceededError, BudgetUnavailableError, UnboundedError, UpstreamFailure
+from leastwise.attempt import Terms, moment
+from leastwise.budget import Account, BudgetRule, Claim, Limits, Refusal, Standing, Window
+from leastwise.errors import (
+    BudgetExceededError,
+    BudgetUnavailableError,
+    UnboundedError,
+    UnknownPriceError,
+    UpstreamFailure,
+)
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import DEFAULT_LADDER, Baseline, Code, Decision, Task, Tier, deciding
 from leastwise.leasing import worst_of
@@ -19,11 +25,12 @@ from leastwise.ledger import Exchange
 from leastwise.messages import Request
 from leastwise.money import NUSD_PER_USD
 from leastwise.prices import load_prices
-from leastwise.routing import Known
+from leastwise.routing import Known, Router
 from leastwise.steps import Lease, Load, Record, Send, Settle, Sleep
 from tests.kit import HAIKU, NOW, OPUS, SONNET, call, decision, reply, request, terms
 
 USD = NUSD_PER_USD
+RULE = BudgetRule("team", 10 * USD)
 Grant = Callable[[Lease], Refusal | BudgetUnavailableError | None]
 
 
@@ -156,7 +163,10 @@ def test_what_fits_nowhere_is_blocked_with_a_row_and_nothing_is_sent() -> None:
     assert (402, "billing_error", "false") == (end.http_status, end.api_type, end.headers["x-should-retry"])
     assert ("team", Decimal("9.8"), Decimal("9.8")) == (end.budget, end.spent_usd, end.limit_usd)
     said = str(end)
-    assert said.startswith("Budget team: $9.80 of $9.80 for November spent; this call could cost $")
+    assert said.startswith(
+        "Budget team: $9.80 of $10.00 for November spent, $0.20 of it kept for tool loops;"
+    )
+    assert "; this call could cost $" in said
     assert said.endswith(" Resets 1 Dec 00:00 UTC. Ask: ops@example.com.")
     (record,) = of(Record, seen)
     assert [("haiku", "", "cap")] == [(one.before, one.after, one.trigger) for one in record.step_downs]
@@ -188,7 +198,8 @@ def test_leaving_before_anything_was_sent_releases_all() -> None:
     next(steps)
     lease = steps.send(Known())
     assert isinstance(lease, Lease)
-    settle, record = lease.on_abandon(None)
+    left: Any = lease.on_abandon(None)
+    settle, record = left
     assert [0] == [charge.nusd for charge in settle.entry.charges]
     assert ("abandoned", 0) == (record.exchange.result, record.exchange.spent_nusd)
 
@@ -289,12 +300,12 @@ def test_what_is_left_is_in_the_outcome() -> None:
 @pytest.mark.parametrize(
     ("rule", "when"),
     [
-        (BudgetRule("b", USD, window="day"), " for 23 Nov spent"),
+        (BudgetRule("b", USD, window="day"), " of $1.0000 for 23 Nov spent, $0.0200 of it kept"),
         (BudgetRule("b", USD, window="week"), " for the week of 23 Nov spent"),
         (BudgetRule("b", USD, window="hour", tz="Europe/Vienna"), " for the hour from 13:00 spent"),
         (BudgetRule("b", USD, window="month", rolling=True), " in the last 30 days spent"),
         (BudgetRule("b", USD, window="day", rolling=True), " in the last day spent"),
-        (BudgetRule("b", USD, window="total"), "$0.9800 spent"),
+        (BudgetRule("b", USD, window="total"), "$1.0000 of $1.0000 spent"),
         (BudgetRule("b", USD, scope=("session",), window="session"), " for this session spent"),
         (BudgetRule("b", USD, scope=("tag",)), "Budget b (tag=): "),
     ],
@@ -306,10 +317,73 @@ def test_the_window_is_said_in_words(rule: BudgetRule, when: str) -> None:
 
 def test_reserved_money_is_said_apart() -> None:
     _, end = drive(exchange(call(), budgeted(wait_s=0)), grant=refusing(spent=0, leased=10 * USD))
-    assert "$0.00 of $9.80 for November spent, $10.00 reserved for calls under way;" in str(end)
+    assert " $0.20 of it kept for tool loops, $10.00 reserved for calls under way;" in str(end)
 
 
 def test_the_reason_of_a_block_is_on_the_row() -> None:
     seen, _ = drive(exchange(call(), budgeted()), grant=refusing(spent=10 * USD))
     assert Code.BUDGET_CAP.value in row_of(seen).decision_json
     assert isinstance(of(Lease, seen)[0].claims[0], Claim)
+
+
+def test_a_tier_that_did_not_take_a_request_is_not_gone_back_to_for_want_of_money() -> None:
+    refused = UpstreamFailure(RuntimeError(), status=400, headers={"x-should-retry": "false"})
+    router = Router()
+    known = Known(standings={"team": Standing(9 * USD)})
+    limits = replace(
+        budgeted(made=decision(OPUS)),
+        below=lambda asked, made: router.below(asked.request, asked.task, made, moment(NOW)),
+    )
+
+    def grant(lease: Lease) -> Refusal | None:
+        return Refusal(lease.claims[0], Standing(10 * USD)) if lease.reserved.model == OPUS else None
+
+    seen, end = drive(exchange(call(), limits), refused, grant=grant, known=known)
+    assert isinstance(end, BudgetExceededError)
+    assert [SONNET] == [step.request.model for step in of(Send, seen)]
+    assert "blocked" == row_of(seen).result
+
+
+def test_a_cap_below_nothing_reserves_nothing_of_others() -> None:
+    assert 0 < worst_of(request(OPUS, max_tokens=-100_000), "anthropic", NOW, load_prices()).nusd
+
+
+def test_what_is_bounded_is_not_estimated() -> None:
+    asked = request(OPUS, tools=[{"type": "web_search_20250305", "name": "web_search", "max_uses": 3}])
+    book = load_prices()
+    assert worst_of(asked, "anthropic", NOW, book) == worst_of(
+        asked, "anthropic", NOW, book, is_estimate=True
+    )
+
+
+def test_an_answer_that_no_budget_lets_be_asked_again_is_told_as_what_it_was() -> None:
+    cut = reply(HAIKU, stop_reason="max_tokens")
+    made = budgeted(made=decision(HAIKU, max_tokens=50))
+    granted = [
+        None,
+        Refusal(Claim(Account("team", Window("always", "always")), 10 * USD, RULE), Standing(10 * USD)),
+    ]
+    seen, end = drive(exchange(call(), made), cut, grant=lambda _: granted.pop(0))
+    assert isinstance(end, Done)
+    assert ("haiku", HAIKU) == (end.outcome.tier, end.outcome.model)
+    assert Code.TRUNCATED not in [reason.code for reason in end.outcome.reasons]
+    (record,) = of(Record, seen)
+    assert HAIKU == record.made_by
+
+
+def test_what_has_no_price_is_not_asked_at_a_budgets_cost_even_when_switched_off() -> None:
+    asked = request("claude-unheard-of-9")
+    off = decision(asked.model, asked=asked.model, fallback=asked.model, mode="off", upstream="anthropic")
+    with pytest.raises(UnknownPriceError):
+        drive(exchange(call(asked), budgeted(made=off)), reply(asked.model))
+    seen, end = drive(exchange(call(asked), terms(off)), reply(asked.model))
+    assert isinstance(end, Done)
+    assert 1 == len(of(Send, seen))
+
+
+def test_a_request_does_not_wait_anew_for_each_tier() -> None:
+    limits = replace(budgeted(made=decision(OPUS), wait_s=2), below=below("sonnet", "haiku"))
+    seen, end = drive(exchange(call(), limits), grant=refusing(spent=0, leased=10 * USD))
+    assert isinstance(end, BudgetExceededError)
+    assert [OPUS, SONNET, HAIKU] == list(dict.fromkeys(lease.reserved.model for lease in of(Lease, seen)))
+    assert 2 <= sum(step.seconds for step in of(Sleep, seen)) < 2.5

@@ -82,8 +82,10 @@ def test_a_hit_comes_before_routing_costs_nothing_and_saves_the_baselines_price(
 
 
 def test_a_hit_for_a_real_model_is_compared_with_that_model() -> None:
-    seen, done = drive(exchange(call(request(OPUS)), cached()), looks=[Found(STORED)])
+    use = replace(WRITE, mode="observe")
+    seen, done = drive(exchange(call(request(OPUS)), cached(use)), looks=[Found(STORED)])
     assert done is not None
+    assert "observe" == seen[-1].exchange.mode
     assert (OPUS, "asked") == (done.outcome.baseline_model, done.outcome.baseline_how)
     assert 1_000_000 == seen[-1].exchange.saved_nusd
 
@@ -197,6 +199,12 @@ def test_inside_a_tool_loop_nothing_is_looked_up_or_kept() -> None:
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "1"}]},
     ]
     seen, _ = drive(exchange(call(request(messages=turns)), cached()), answered())
+    assert not {"LookUp", "Save", "Land"} & set(kinds(seen))
+
+
+@pytest.mark.parametrize("more", [{"mcp_servers": [{"url": "https://mail"}]}, {"container": "c1"}])
+def test_what_is_to_be_done_is_done_each_time(more: dict[str, Any]) -> None:
+    seen, _ = drive(exchange(call(request(**more)), cached()), answered())
     assert not {"LookUp", "Save", "Land"} & set(kinds(seen))
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from leastwise.budget import BudgetRule, Limits
+from leastwise.budget import Account, BudgetRule, Claim, Limits, window_of
 from leastwise.errors import ConfigError
 from leastwise.forecast import DAY_S
+from leastwise.ledger import Reserved
+from leastwise.messages import Facts
 from leastwise.money import NUSD_PER_USD as USD
 from leastwise.reconcile import Difference, correct_one, differences, set_right
+from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import Store
 from leastwise.stores.sqlite import SqliteStore
 from tests.kit import NOW, Clock
@@ -35,14 +38,18 @@ def store(file: Path) -> Iterator[Store]:
         yield opened
 
 
+def never(_: Facts | None) -> tuple[Settle, Record]:
+    raise AssertionError
+
+
 def spent(store: Store) -> dict[str, int]:
     return {line.window_key: line.standing.spent_nusd for line in store.windows()}
 
 
 def test_every_window_is_set_to_what_its_charges_add_up_to(store: Store) -> None:
     settle(store, paid(DAY, NOW, 3), paid(DAY, NOW, 4), paid(DAY, NOW - DAY_S, 5))
-    store.correct("day", TODAY, 1)
-    store.correct("day", YESTERDAY, 9 * USD)
+    store.correct("day", TODAY, 1 - 7 * USD)
+    store.correct("day", YESTERDAY, 4 * USD)
 
     done = set_right(store, LIMITS, NOW)
 
@@ -64,6 +71,33 @@ def test_a_window_of_now_that_its_store_forgot_is_written_anew(store: Store, fil
     assert [Difference("day", TODAY, 0, 3 * USD)] == differences(store, LIMITS, NOW)
     assert () == set_right(store, LIMITS, NOW).left
     assert {TODAY: 3 * USD} == spent(store)
+
+
+def test_what_is_on_its_way_to_the_budgets_is_no_difference(store: Store, file: Path) -> None:
+    """As where a ledger here and budgets elsewhere are cut off from each other."""
+    entry = paid(DAY, NOW, 3)
+    held = Reserved(
+        entry.id, entry.exchange_id, "answer", "anthropic", entry.model, NOW, 4 * USD, entry.charges
+    )
+    rule = LIMITS.rules[0]
+    claim = Claim(Account("day", window_of(rule, NOW)), 10 * USD, rule)
+    assert None is store.lease(Lease(held, (claim,), never), may_wait=True)
+    with closing(SqliteStore(file, keeps_budgets=False, clock=Clock())) as ledger:
+        ledger.write(Settle(entry), may_wait=True)
+
+    assert {TODAY: 0} == spent(store)
+    assert [] == differences(store, LIMITS, NOW)
+    store.correct("day", TODAY, USD)
+    assert [Difference("day", TODAY, USD, 0)] == differences(store, LIMITS, NOW)
+
+
+def test_a_ledger_that_is_not_the_whole_one_says_nothing_of_shared_budgets(store: Store) -> None:
+    settle(store, paid(DAY, NOW, 3))
+    store.correct("day", TODAY, USD)
+
+    done = set_right(store, LIMITS, NOW, is_whole=False)
+
+    assert ((), False, {TODAY: 4 * USD}) == (done.found, done.is_compared, spent(store))
 
 
 def test_what_does_not_stay_mended_is_told(store: Store, file: Path) -> None:

@@ -247,6 +247,14 @@ def test_where_every_baseline_is_assumed_the_sums_say_it_shortly(store: SqliteSt
     assert lines[1] == "spent $1.00   as asked $4.00 assumed   saved $3.00 (75.0%) assumed"
 
 
+def test_sums_below_a_dollar_are_told_apart(store: SqliteStore) -> None:
+    keep(store, moved("triage", 133_208_000, 6_336_000))
+
+    lines = ledger_lines(read_ledger(store, WEEK, mode="enforce"))
+
+    assert lines[1] == "spent $0.006336   as asked $0.133208   saved $0.126872 (95.2%)"
+
+
 def test_without_an_answer_there_is_no_latency(store: SqliteStore) -> None:
     keep(store, replace(stayed("plan", 0), result="error", served="", tier=""))
 
@@ -552,6 +560,32 @@ def test_a_call_that_stayed_has_nothing_to_undo() -> None:
 
     assert (why.is_moved, why.could_move, why.next) == (False, False, "leastwise report --by tag")
     assert why_lines(why)[-1] == "do           leastwise report --by tag    where the money goes"
+
+
+def test_an_answer_given_again_is_explained_as_such() -> None:
+    why = '[["cached","answered before, by call X0","claude-opus-5-5","claude-haiku-5-5"]]'
+    row = replace(
+        MOVED,
+        decision_json=f'{{"type":"","sure":true,"reasons":{why}}}',
+        spent_nusd=0,
+        saved_nusd=1_920_000,
+        complexity="",
+        task_type="",
+        cache="hit",
+    )
+
+    assert why_lines(read_why(Story(row, ())))[3:] == [
+        "for          tag triage, type not looked for, key prod",
+        "why          answered before, by call X0 [cached: claude-opus-5-5 ->",
+        "             claude-haiku-5-5]",
+        "checks       not run; same quality: not measured",
+        "cost         $0.00 (as asked $0.001920, saved $0.001920, re-priced)",
+        "baseline     claude-opus-5-5, the model asked for",
+        "took         2.0 s",
+        "text         not in the ledger; answers that are kept: leastwise cache list",
+        "do           leastwise cache clear --tag triage    where this answer was bad:",
+        "             kept answers of tag triage are forgotten",
+    ]
 
 
 def test_why_tells_what_a_lost_prompt_cache_cost() -> None:

@@ -144,7 +144,7 @@ def test_what_does_not_fit_below_stays_above_the_ceiling() -> None:
 
 def next_below(made: Decision, task: Task | None = None, policy: Policy | None = None) -> Tier | None:
     asked = Request.of({"model": made.asked, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]})
-    return Router(policy=policy).below(asked, task or Task(), made)
+    return Router(policy=policy).below(asked, task or Task(), made, DAY)
 
 
 def test_the_next_cheaper_tier_for_what_a_cap_does_not_cover() -> None:

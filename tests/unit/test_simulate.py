@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
@@ -1341,3 +1343,119 @@ def test_the_usage_it_bills_is_the_usage_it_reports() -> None:
     body = answer(upstream, system=[LONG])
 
     assert Usage.read(body["usage"]) == upstream.books[0].usage
+
+
+# --- batches ----------------------------------------------------------------------------------------------
+
+
+def batch(upstream: Simulator, *requests: Any, **members: Any) -> tuple[int, dict[str, Any]]:
+    body = {"requests": list(requests), **members}
+    response = upstream.handle("POST", "/v1/messages/batches", HEADERS, json.dumps(body).encode())
+    return response.status, json.loads(response.read())
+
+
+def item(name: str = "a", **members: Any) -> dict[str, Any]:
+    return {"custom_id": name, "params": {"model": OPUS, "max_tokens": 1000, "messages": ASK, **members}}
+
+
+def asked_of(upstream: Simulator, path: str, method: str = "GET") -> tuple[int, dict[str, Any]]:
+    response = upstream.handle(method, f"/v1/messages/batches{path}", {**HEADERS, "host": "here:1"})
+    return response.status, json.loads(response.read())
+
+
+def test_a_batch_ends_at_once_and_is_billed_at_half_the_price() -> None:
+    upstream = simulator()
+    whole = answer(upstream)
+    status, begun = batch(upstream, item("a"), item("b", max_tokens=-1), item("c", stream=True))
+    _, ended = asked_of(upstream, f"/{begun['id']}")
+    lines = upstream.handle("GET", f"/v1/messages/batches/{begun['id']}/results", HEADERS)
+
+    assert (200, "in_progress", 3, None) == (
+        status,
+        begun["processing_status"],
+        begun["request_counts"]["processing"],
+        begun["results_url"],
+    )
+    assert begun["id"].startswith("msgbatch_")
+    assert ("ended", 0, 1, 2) == (
+        ended["processing_status"],
+        *(ended["request_counts"][name] for name in ("processing", "succeeded", "errored")),
+    )
+    assert "application/x-jsonl" == lines.headers["content-type"]
+    good, bad, streamed = (json.loads(line) for line in lines.read().splitlines())
+    assert ["a", "b", "c"] == [line["custom_id"] for line in (good, bad, streamed)]
+    assert {**whole["usage"], "service_tier": "batch"} == good["result"]["message"]["usage"]
+    for line in (bad, streamed):
+        assert ("errored", "invalid_request_error") == (
+            line["result"]["type"],
+            line["result"]["error"]["error"]["type"],
+        )
+    first, second = upstream.books
+    assert first.nusd == 2 * second.nusd > 0
+    usage = Usage.read(good["result"]["message"]["usage"])
+    assert (second.usage, second.message_id) == (usage, good["result"]["message"]["id"])
+    assert second.nusd == cost(usage, OPUS, datetime.fromtimestamp(NOW, UTC), load_prices()).nusd
+
+
+@pytest.mark.parametrize(
+    ("requests", "words"),
+    [
+        ([], "requests: "),
+        ([{"custom_id": "a"}], "requests.0.params: Field required"),
+        ([{**item(), "priority": 1}], "requests.0.priority: Extra inputs are not permitted"),
+        ([item("a b")], "requests.0.custom_id: "),
+        ([item("x" * 65)], "requests.0.custom_id: "),
+        ([item("a"), item("a")], "requests: custom_id must be unique"),
+    ],
+)
+def test_a_batch_of_another_shape_is_refused(requests: list[Any], words: str) -> None:
+    upstream = simulator()
+    status, said = batch(upstream, *requests)
+    assert (400, "invalid_request_error") == (status, said["error"]["type"])
+    assert said["error"]["message"].startswith(words)
+    assert [] == upstream.books
+
+
+def test_batches_are_listed_newest_first_and_may_be_deleted_but_not_canceled() -> None:
+    upstream = simulator()
+    first, second = (batch(upstream, item())[1]["id"] for _ in range(2))
+    _, page = asked_of(upstream, "?limit=1")
+    assert ([second], True) == ([row["id"] for row in page["data"]], page["has_more"])
+    _, page = asked_of(upstream, f"?after_id={second}")
+    assert ([first], False) == ([row["id"] for row in page["data"]], page["has_more"])
+    assert 400 == asked_of(upstream, "?after_id=none")[0]
+    assert (400, f"Batch {first} cannot be canceled: it has ended") == (
+        (found := asked_of(upstream, f"/{first}/cancel", "POST"))[0],
+        found[1]["error"]["message"],
+    )
+    assert (200, {"id": first, "type": "message_batch_deleted"}) == asked_of(upstream, f"/{first}", "DELETE")
+    for path, method in ((f"/{first}", "GET"), (f"/{first}/results", "GET"), (f"/{first}", "DELETE")):
+        assert 404 == asked_of(upstream, path, method)[0]
+    assert 405 == asked_of(upstream, f"/{second}", "PUT")[0]
+
+
+FIRST = """
+import sys, threading
+from leastwise.simulate.shapes import BetaMessage, misfit
+
+sys.setswitchinterval(1e-6)
+turn = {"role": "user", "content": [{"type": "text", "text": "x"}]}
+body = {"model": "m", "max_tokens": 1, "messages": [turn]}
+start = threading.Barrier(16)
+
+def check():
+    start.wait()
+    misfit(body, BetaMessage)
+
+threads = [threading.Thread(target=check) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_may_be_the_first_to_use_it_together() -> None:
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", FIRST], check=False)  # noqa: S603 - the text above
+        assert 0 == done.returncode

@@ -3,7 +3,7 @@ from __future__ import annotations
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -234,9 +234,20 @@ def test_a_read_waits_for_a_file_that_another_program_keeps_to_itself(tmp_path: 
             assert [1, 2] == numbers(database)
 
 
-def test_errors_of_a_query_name_the_file(database: Database, path: Path) -> None:
+def test_a_row_is_the_first_of_the_rows(database: Database) -> None:
+    with database.transaction() as connection:
+        insert(connection, 2)
+
+    assert (2,) == database.row("SELECT a FROM t WHERE a > ? ORDER BY a DESC", (0,))
+    assert database.row("SELECT a FROM t WHERE a > ?", (2,)) is None
+
+
+@pytest.mark.parametrize("ask", [Database.rows, Database.row])
+def test_errors_of_a_query_name_the_file(
+    database: Database, path: Path, ask: Callable[[Database, str], object]
+) -> None:
     with pytest.raises(StoreError) as failed:
-        database.rows("SELECT * FROM nowhere")
+        ask(database, "SELECT * FROM nowhere")
 
     assert str(failed.value).startswith(
         f"the ledger {str(path)!r} failed: no such table: nowhere. Name another"

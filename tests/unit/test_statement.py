@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from leastwise.budget import BudgetRule, Limits, Raise, Standing, window_of
+from leastwise.budget import BudgetRule, Limits, Payer, Raise, Standing, account_of, window_of
 from leastwise.forecast import DAY_S, HOUR_S, Forecast, Prices, TooLittle
 from leastwise.ladder import DEFAULT_LADDER
 from leastwise.models import load_models
@@ -54,6 +54,24 @@ def test_a_budget_of_all_calls_stands_before_anybody_used_it(store: Store) -> No
     (one,) = stand(store, ALL, KEYS)
 
     assert ("all", Standing(), Decimal(0), "") == (one.name, one.standing, one.percent, one.tier)
+
+
+def test_a_budget_stands_once_whatever_its_name(store: Store) -> None:
+    rule = BudgetRule("Büro (a|b)", USD, window="day")
+    account = account_of(rule, Payer(), "")
+    settle(store, paid(rule, NOW, "0.5", account=account))
+
+    assert [(rule.name, account, Decimal(50))] == [
+        (one.name, one.account, one.percent) for one in stand(store, rule)
+    ]
+
+
+def test_a_session_is_covered_by_its_name(store: Store) -> None:
+    rule = BudgetRule("s", USD, scope=("session",), window="session", only=("s1",))
+    for session in ("s1", "s2"):
+        settle(store, paid(rule, NOW, "0.5", account=f"s|session=local/{session}"))
+
+    assert ["s (session s1)"] == [one.name for one in stand(store, rule)]
 
 
 def test_spent_reserved_and_calls_of_the_window_of_now(store: Store) -> None:

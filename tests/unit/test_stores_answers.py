@@ -194,7 +194,7 @@ def test_copies_in_memory_are_bounded(cache: SqliteCache, monkeypatch: pytest.Mo
         cache.save(str(number), stored("y" * 1000))
 
     assert [str(number) for number in range(45, 50)] == list(cache._front)
-    assert sum(copy.size for copy in cache._front.values()) == cache._front_bytes
+    assert sum(size for *_, size in cache._front.values()) == cache._front_bytes
 
 
 def test_a_copy_is_not_trusted_when_the_clock_was_set_back(
@@ -266,10 +266,14 @@ def test_while_another_writes_nobody_leads_and_nobody_waits_long(
 
 
 def test_when_another_writes_for_seconds_the_caller_is_told(
-    cache: SqliteCache, locked: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    cache: SqliteCache, locked: sqlite3.Connection
 ) -> None:
     assert WAITING == cache.look_up("a", leads=True)
-    monkeypatch.setattr(answers, "_PATIENCE_S", 0.0)
+    assert cache._refusals is not None
+    long_ago = cache._refusals[0] - 100
+    cache._refusals = (long_ago, long_ago)
+    assert WAITING == cache.look_up("a", leads=True)  # who was refused long ago is not refused all the time
+    cache._refusals = (long_ago, time.monotonic())
     with pytest.raises(StuckError, match=r"the cache '.*' was locked by another process for seconds"):
         cache.look_up("a", leads=True)
 
@@ -390,6 +394,17 @@ def test_hits_are_written_in_a_while(
     assert until(lambda: other.execute("SELECT SUM(hits) FROM answer").fetchone()[0] == 7)
 
 
+def test_hits_on_many_keys_do_not_pile_up(
+    cache: SqliteCache, other: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "_MOST_HITS", 3)
+    for key in "abc":
+        cache.save(key, stored())
+        cache.look_up(key, leads=True)
+
+    assert until(lambda: other.execute("SELECT SUM(hits) FROM answer").fetchone()[0] == 3)
+
+
 def test_a_hit_is_no_transaction(cache: SqliteCache, other: sqlite3.Connection) -> None:
     cache.save("a", stored())
     cache.stats()
@@ -429,6 +444,7 @@ def test_what_is_past_its_time_is_forgotten_in_a_while(
         cache.stats()
         clock.now += 200
         for left in 3, 1, 0:
+            cache._writer.hit("a", clock.now)  # who writes tidies up
             assert left == cache.stats().entries
 
         assert [] == cache.database.rows("SELECT * FROM flight")

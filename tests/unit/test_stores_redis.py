@@ -25,7 +25,7 @@ from leastwise.errors import BudgetUnavailableError, StoreError
 from leastwise.ledger import Charge, Entry, Reserved, new_id
 from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import WindowLine
-from leastwise.stores.redis import RedisBudgets, RedisCache
+from leastwise.stores.redis import RedisBudgets, RedisCache, server
 from tests.kit import NOW
 from tests.servers import HOST, Valkey, age, free_port, prefix_of, valkey_url
 
@@ -153,6 +153,21 @@ def test_many_threads_find_out_together(valkey: Valkey) -> None:
         with ThreadPoolExecutor(100) as pool, within(2):
             assert 100 == len(list(pool.map(ask, range(100))))
         valkey.resume()
+
+
+def test_who_waits_for_a_hanging_server_does_not_wait_in_turn(valkey: Valkey) -> None:
+    with closing(RedisBudgets(valkey.url())) as budgets:
+        valkey.pause()
+
+        def ask(_: int) -> None:
+            with pytest.raises(BudgetUnavailableError, match="cannot be asked"):
+                budgets.lease(lease(claim()), may_wait=True)
+
+        with ThreadPoolExecutor(2) as pool, within(1.5):  # as few threads as an event loop may have
+            assert 60 == len(list(pool.map(ask, range(60))))
+        valkey.resume()
+        time.sleep(server._SILENCE_S)
+        assert None is budgets.lease(lease(claim()), may_wait=True)
 
 
 def test_a_connection_that_was_closed_is_made_anew(client: Any, budgets: RedisBudgets) -> None:
@@ -403,6 +418,16 @@ def test_a_correction_of_what_was_forgotten_changes_nothing(
     assert {"a": Standing(4, 0, 1)} == budgets.standings([claim().account])
 
 
+def test_a_dead_lease_is_found_until_somebody_settles_it(url: str) -> None:
+    with closing(RedisBudgets(url)) as silent, closing(RedisBudgets(url)) as mine:
+        taken = lease(claim())
+        assert None is silent.lease(taken, may_wait=True)
+        age(url, 30)
+        assert [taken.reserved.id] * 2 == [one.id for _ in range(2) for one in mine.dead()]
+        mine.settle(taken.reserved.lost())
+        assert [] == mine.dead()
+
+
 def test_owners_that_hold_nothing_are_forgotten_once_they_are_silent(url: str, client: Any) -> None:
     with closing(RedisBudgets(url)) as silent, closing(RedisBudgets(url)) as mine:
         silent.beat()
@@ -537,6 +562,7 @@ def test_a_lead_that_cannot_be_ended_now_is_ended_later(
         cache.land("k")
         cache._worker.flush()
         valkey.resume()
+        time.sleep(server._SILENCE_S)
         assert "1 answers are waited for" in caplog.text
         assert Found() == other.look_up("k", leads=True)
 

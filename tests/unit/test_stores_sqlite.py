@@ -306,7 +306,7 @@ def test_a_flush_that_takes_too_long_says_why(
 ) -> None:
     monkeypatch.setattr(outbox, "_LAST_WAIT_S", 0.01)
     store.post(row("1"))
-    with pytest.raises(StoreError, match="another process locks it") as failed:
+    with pytest.raises(StoreError, match="which cannot be had") as failed:
         store.flush()
     monkeypatch.undo()
     locked.execute("COMMIT")
@@ -635,3 +635,112 @@ def test_the_write_ahead_log_stays_short_though_no_caller_waits_for_it(
         store.write(row(f"{number}", decision_json="x" * 1_000), may_wait=True)
     store.flush()
     assert path.with_name("leastwise.db-wal").stat().st_size < 60_000_000  # some 100 MB passed through it
+
+
+def test_a_killed_process_was_told_of_no_lease_that_is_not_there(path: Path) -> None:
+    program = """
+        def work(who):
+            for number in range(10_000):
+                os.write(1, f"{hold(f'{who} {number}')}\\n".encode())
+
+        for who in range(8):
+            threading.Thread(target=work, args=(who,), daemon=True).start()
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    code = PREAMBLE + textwrap.dedent(program)
+    done = subprocess.run(  # noqa: S603 - ourselves
+        [sys.executable, "-c", code, str(path), "p"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    told = done.stdout.splitlines()
+
+    assert -9 == done.returncode
+    assert told
+    with closing(SqliteStore(path)) as store:
+        held = {one.id for one in store.reserved()}
+        assert set() == set(told) - held
+        assert 5 * len(held) == store.windows()[0].standing.leased_nusd
+
+
+def test_who_is_interrupted_while_waiting_leaves_the_others_be(path: Path) -> None:
+    program = """
+        import sqlite3
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        threads = [threading.Thread(target=hold, args=(f"before {number}",)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+
+        def interrupt():
+            while len(store._group._waiting) < 4:
+                time.sleep(0.001)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
+        try:
+            hold("mine")
+        except KeyboardInterrupt:
+            say("interrupted")
+        other.execute("COMMIT")
+        for thread in threads:
+            thread.join()
+        hold("after")
+        say(sorted(one.id for one in store.reserved()))
+    """
+    assert ["interrupted", "['after', 'before 0', 'before 1', 'before 2']"] == run(program, path)
+
+
+def test_a_child_forked_while_threads_wait_does_none_of_their_work(path: Path) -> None:
+    program = """
+        import sqlite3, subprocess
+        lock = (
+            "import sqlite3, sys; other = sqlite3.connect(sys.argv[1], isolation_level=None);"
+            "other.execute('BEGIN IMMEDIATE'); print('locked', flush=True); input()"
+        )
+        words = [sys.executable, "-c", lock, path]
+        other = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        other.stdout.readline()
+        threads = [threading.Thread(target=hold, args=(f"parent {number}",)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        while len(store._group._waiting) < 3:
+            time.sleep(0.001)
+        child = in_child(lambda: hold("child"))
+        other.communicate(b"\\n")
+        for thread in threads:
+            thread.join()
+        say(ended(child))
+        say(sorted(one.id for one in store.reserved()))
+    """
+    assert ["0", "['child', 'parent 0', 'parent 1', 'parent 2']"] == run(program, path)
+
+
+def test_closing_waits_for_what_was_leased_and_written_at_once(path: Path) -> None:
+    program = """
+        def work(who):
+            for number in range(20):
+                hold(f"{who} {number}")
+                store.write(settled(number, who), Record(row(number, who)), may_wait=True)
+
+        threads = [threading.Thread(target=work, args=(who,)) for who in "abcdef"]
+        for thread in threads:
+            thread.start()
+        for _ in range(10):
+            store.close()
+        for thread in threads:
+            thread.join()
+        store.close()
+        say([one.id for one in store.reserved()])
+    """
+    assert ["[]"] == run(program, path)
+    assert expected(*"abcdef", count=20) == written(path)
+
+
+def test_a_row_that_cannot_be_stored_leaves_its_settlement_be(store: SqliteStore) -> None:
+    hold(store, "held", Charge("a", "w", 5))
+    with pytest.raises(StoreError):
+        store.write(Settle(spent("held", Charge("a", "w", 3))), row("x", tag="\ud800"), may_wait=True)
+    store.flush()
+
+    assert ([], {("a", "w"): 3}) == (store.reserved(), store.charged())
+    assert 1 == store.sums(Query())[0].calls

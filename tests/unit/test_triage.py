@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from leastwise.attempt import Terms
+from leastwise.budget import BudgetRule, Limits, Refusal, Standing
 from leastwise.errors import UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Adviser, Code, Reason, Task
 from leastwise.messages import Reply
 from leastwise.routing import Known
-from leastwise.steps import Lease, Load, Record, Send, Settle, Steps
+from leastwise.steps import Lease, Load, Record, Send, Settle, Sleep, Steps
 from tests.kit import HAIKU, OPUS, call, decision, reply, request, terms
 
 UNSURE = decision(OPUS, tier="opus", reasons=(Reason(Code.UNSURE, "unsure", "", "opus"),))
@@ -198,8 +199,24 @@ def test_who_leaves_during_the_advice_has_paid_for_that_only() -> None:
     lease = steps.send(Known())
     assert isinstance(lease, Lease)
 
-    settle, record = lease.on_abandon(says("code").facts)
+    left: Any = lease.on_abandon(says("code").facts)
+    settle, record = left
 
     row = record.exchange
     assert ("abandoned", "", "classifier") == (row.result, row.served, settle.entry.purpose)
     assert (settle.entry.cost_nusd, 0) == (row.checks_nusd, row.discarded_nusd)
+
+
+def test_nobody_waits_for_money_for_a_small_model() -> None:
+    rule = BudgetRule("team", 10**10)
+    made = replace(told([]), limits=Limits((rule,)))
+    steps = exchange(call(request("auto", messages=[{"role": "user", "content": TEXT}])), made)
+    next(steps)
+    asked = steps.send(Known())
+    assert isinstance(asked, Lease)
+    assert "classifier" == asked.reserved.purpose
+    answer = steps.send(Refusal(asked.claims[0], Standing(leased_nusd=10**10)))
+    assert isinstance(answer, Lease)
+    assert "answer" == answer.reserved.purpose
+    assert isinstance(steps.send(Refusal(answer.claims[0], Standing(leased_nusd=10**10))), Sleep)
+    steps.close()

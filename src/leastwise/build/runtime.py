@@ -25,7 +25,7 @@ import msgspec
 
 from leastwise import account
 from leastwise.attempt import Call, Terms, moment
-from leastwise.budget import BudgetRule
+from leastwise.budget import BudgetRule, limit_of
 from leastwise.build.stores import open_cache, usable_cache, usable_store
 from leastwise.cache import NO_CACHE, Caching, key_of
 from leastwise.catalogue import Catalogue, Row, known_models
@@ -39,8 +39,8 @@ from leastwise.config import (
     policy,
     price_book,
 )
-from leastwise.errors import ConfigError, LeastwiseError
-from leastwise.features import Features
+from leastwise.errors import LeastwiseError
+from leastwise.features import AGENT_HEADER, Features
 from leastwise.heart import Heart
 from leastwise.ladder import (
     AUTO,
@@ -57,8 +57,8 @@ from leastwise.ladder import (
 )
 from leastwise.ledger import new_id
 from leastwise.messages import Request
-from leastwise.money import show, to_nusd
-from leastwise.notify import watch
+from leastwise.money import show
+from leastwise.notify import Seen, watch
 from leastwise.prices import check_ladder
 from leastwise.routing import Known, Router, observing_line
 from leastwise.stores import CacheStore, Query, Store, recover
@@ -70,6 +70,8 @@ OWN_UPSTREAM: Final = "anthropic"
 
 #: Modes in which a request is routed, so that the configuration may have it answered from the cache.
 _CHOSEN: Final = ("auto", "enforce")
+#: What `leastwise-cache` may say: the words of `Task(cache=...)`.
+_TOLD: Final[Mapping[str, CacheUse]] = {**{use: use for use in CACHE_USES}, "true": "write", "false": "off"}
 _LAST_DRAW: Final = 0.999999  # outside any share that is not the whole
 _RELOAD_S: Final = 1.0
 _LIST_AGAIN_S: Final = 3600.0
@@ -115,6 +117,8 @@ class Runtime:
         self.store: Store = store if store is not None else usable_store(config, clock)
         self.desk = Desk(self.store, clock, self._cache_of(config, cache))
         self._heart = Heart(self._beat)
+        self._watch = Heart(self._look_after)  # may take longer than a process may be silent
+        self._told: dict[str, Seen] = {}
         self._reload = reload
         self._looked_at = clock()
         self._seen = _stamps(config)
@@ -141,22 +145,18 @@ class Runtime:
         read = partial(load, path, os.environ, arguments=arguments)
         return cls(read(), reload=read, budget_usd=budget_usd)
 
-    def _cache_of(self, config: Config, given: CacheStore | None) -> Callable[[], CacheStore] | None:
+    def _cache_of(self, config: Config, given: CacheStore | None) -> Callable[[], CacheStore]:
         """Return what opens the kept answers; those on a server are opened now, for it must be there."""
         if given is None and config.store.cache and config.cache.on != "off":
             given = open_cache(config, self._clock)
         if given is not None:
             return lambda: given
-        return None if config.cache.on == "off" else partial(usable_cache, config, self._clock)
+        return lambda: usable_cache(self.config, self._clock)  # which may have switched it on meanwhile
 
     def _own_budget(self, usd: Decimal | str | float) -> BudgetRule:
         """Return a budget of this runtime's own, whose name nobody else has."""
-        try:
-            limit_nusd = to_nusd(usd)
-        except ValueError as error:
-            message = f"budget_usd: {error}"
-            raise ConfigError(message) from None
-        return BudgetRule(f"client-{new_id(self._clock(), self._rng)}", limit_nusd, window="total")
+        name = f"client-{new_id(self._clock(), self._rng)}"
+        return BudgetRule(name, limit_of("budget_usd", usd), window="total")
 
     def _adopt(self, config: Config) -> None:
         book, models = price_book(config), known_models(config.cache_folder, config.base_urls)
@@ -171,7 +171,11 @@ class Runtime:
                 call.request, call.task, known=known, now=now, draw=draw, headers=headers, features=read
             )
 
-        named = tuple(rule.header.partition(":")[0].strip().lower() for rule in rules.rules if rule.header)
+        named = [rule.header.partition(":")[0].strip().lower() for rule in rules.rules if rule.header]
+        if any(rule.role for rule in rules.rules):
+            named.append(AGENT_HEADER)
+        others = {name: one.base_url for name, one in config.upstreams.items() if name != OWN_UPSTREAM}
+        in_force = repr((router.policy_hash, others, config.prices))
 
         def caching(call: Call) -> Caching:
             use = _use_of_cache(call, config, router)
@@ -182,14 +186,15 @@ class Runtime:
                 call.task,
                 tenant=call.tenant,
                 origin=call.origin,
-                policy_hash=router.policy_hash,
+                policy_hash=in_force,
                 headers=call.headers,
                 named=named,
             )
-            return Caching(key, reads=use != "refresh", keeps=use != "read")
+            mode = router.mode_of(call.request, call.task, _LAST_DRAW)
+            return Caching(key, reads=use != "refresh", keeps=use != "read", mode=mode)
 
         def below(call: Call, decision: Decision) -> Tier | None:
-            return router.below(call.request, call.task, decision)
+            return router.below(call.request, call.task, decision, moment(call.at))
 
         budgets = limits(config)
         self.config = config
@@ -209,8 +214,11 @@ class Runtime:
         )
 
     def _beat(self) -> None:
-        """Say that this process lives, settle what dead ones have left, tell of budgets that run short."""
+        """Say that this process lives."""
         self.store.beat()
+
+    def _look_after(self) -> None:
+        """Settle what dead processes have left, tell of budgets that run short."""
         for entry in recover(self.store):
             _log.warning(
                 "a process died with %s reserved for %s: charged in full until it is known better",
@@ -218,7 +226,8 @@ class Runtime:
                 entry.model,
             )
         terms, webhook = self.terms, self.config.notify.webhook
-        watch(self.store, terms.limits, terms.ladder, terms.book, webhook, self._clock())
+        now = self._clock()
+        watch(self.store, terms.limits, terms.ladder, terms.book, webhook, now, seen=self._told)
 
     def wants_models(self, base_url: str) -> bool:
         """Tell whether an upstream should be asked which models it has; at most once an hour it should.
@@ -256,6 +265,7 @@ class Runtime:
             self._say_if_observing(request)
         if self.terms.limits.rules:
             self._heart.start()
+            self._watch.start()
         id_ = new_id(now, self._rng)
         return Call(
             id_, now, request, task, key=key, max_retries=max_retries, headers=headers or {}, origin=origin
@@ -318,6 +328,7 @@ class Runtime:
 
     def close(self) -> None:
         """Write what is waiting and close the stores."""
+        self._watch.stop()
         self._heart.stop()
         self.desk.close()
 
@@ -341,14 +352,18 @@ def _adviser(config: Config, router: Router) -> Adviser | None:
 
 
 def _use_of_cache(call: Call, config: Config, router: Router) -> CacheUse:
-    """Return what a request does with the cache: as it says, else as configured where it is routed."""
-    if config.cache.on == "off" or config.mode == "off":
+    """Return what a request does with the cache: as it says, else as configured where it is routed.
+
+    Nothing where all is switched off, nor where a share is routed: the rest must not get its answers.
+    """
+    first, last = (router.mode_of(call.request, call.task, draw) for draw in (0.0, _LAST_DRAW))
+    if config.cache.on == "off" or first != last or last == "off":
         return "off"
     told = call.task.cache_use or call.headers.get("leastwise-cache")
     if told is not None:
-        return next((use for use in CACHE_USES if use == told), "off")
+        return _TOLD.get(told.strip().lower(), "off")
     is_on = config.cache.on == "all" or call.task.tag in config.cache.tags
-    return "write" if is_on and router.mode_of(call.request, call.task, _LAST_DRAW) in _CHOSEN else "off"
+    return "write" if is_on and last in _CHOSEN else "off"
 
 
 def observed(store: Store, now: float) -> tuple[int, int]:

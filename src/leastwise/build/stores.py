@@ -124,13 +124,14 @@ def usable_cache(config: Config, clock: Callable[[], float]) -> CacheStore:
 
 @contextmanager
 def existing_store(config: Config) -> Iterator[Store | None]:
-    """Open the configured ledger to read it; None where nothing was ever written, and no file is made.
+    """Open the configured ledger with its budgets to read them; None where nothing was ever written.
+
+    No file is made then. What other machines wrote to a server is there even where this one has no ledger.
 
     Raises:
         StoreError: see `open_store`.
     """
-    where = config.store.path
-    if where == MEMORY or (where and not Path(where).exists()):
+    if _is_empty(config.store.ledger_url) and _is_empty(config.store.budget_url):
         yield None
         return
     store = open_store(config)
@@ -147,8 +148,7 @@ def existing_cache(config: Config) -> Iterator[CacheStore | None]:
     Raises:
         StoreError: see `open_cache`.
     """
-    where = file_of(config.cache_url)
-    if where == MEMORY or (where and not Path(where).exists()):
+    if _is_empty(config.cache_url):
         yield None
         return
     cache = open_cache(config)
@@ -156,3 +156,9 @@ def existing_cache(config: Config) -> Iterator[CacheStore | None]:
         yield cache
     finally:
         cache.close()
+
+
+def _is_empty(url: str) -> bool:
+    """Tell whether a store is a file that was never made, or was in another process's memory."""
+    where = file_of(url)
+    return where == MEMORY or (where != "" and not Path(where).exists())

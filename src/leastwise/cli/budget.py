@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 from zoneinfo import ZoneInfo
 
 import tomlkit
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 from tomlkit.exceptions import TOMLKitError
 
 from leastwise.budget import MOST_NUSD, BudgetRule, Cap, Limits, Raise, Scope, Span
@@ -24,7 +24,7 @@ from leastwise.build import existing_store, open_store
 from leastwise.cli.config import edited_file
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, DryRun, print_json, say, say_next
 from leastwise.cli.switch import diff, text_of, write
-from leastwise.config import SCHEMA, limits, load, price_book, read_budget
+from leastwise.config import SCHEMA, file_of, limits, load, price_book, read_budget
 from leastwise.errors import ConfigError
 from leastwise.forecast import Prices
 from leastwise.models import load_models
@@ -139,7 +139,11 @@ def set_(
         message = f"file {file}: not TOML: {error}"
         raise ConfigError(message) from error
     rows = tomllib.loads(after, parse_float=Decimal)["budget"]
-    read_budget(next(row for row in rows if row.get("name") == name)).check(load(config).ladder)
+    row = next(row for row in rows if row.get("name") == name)
+    if "limit_usd" not in row:
+        message = f"there is no budget {name!r} yet: say --limit USD"
+        raise ConfigError(message)
+    read_budget(row).check(load(config).ladder)
     sys.stdout.writelines(diff(before, after, file))
     if before == after:
         say(f"nothing to change: {file} says so already")
@@ -290,11 +294,11 @@ def log(
     name: Name = None,
     /,
     *,
-    limit: Annotated[int, Parameter(help="How many lines.")] = 50,
+    limit: Annotated[int, Parameter(help="How many lines.", validator=validators.Number(gte=1))] = 50,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> int:
-    """Show what happened, newest first: requests made cheaper, raises, attempts whose cost is not known."""
+    """Show what happened, newest first: calls made cheaper or refused, raises, attempts of unknown cost."""
     settings = load(config)
     if name is not None:
         _rule(limits(settings), name)
@@ -308,7 +312,7 @@ def log(
     elif events:
         _print(log_lines(events))
     else:
-        _print(["nothing happened: no request was made cheaper, no budget raised, no attempt lost"])
+        _print(["nothing happened: no request made cheaper, refused or lost, no budget raised"])
     if refused and not as_json:
         _print([f"{plural(refused, 'call')} refused by a budget, all in all"])
     is_lost = any(one.kind == "lost" for one in events)
@@ -333,13 +337,18 @@ def reconcile(
     *,
     entry: Annotated[str | None, Parameter(help="A lost entry of which you know what it cost.")] = None,
     usd: Annotated[str | None, Parameter(help="What it cost, in dollars.")] = None,
+    whole_ledger: Annotated[
+        bool,
+        Parameter(negative=(), show_default=False, help="The ledger in this file has all that was charged."),
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> int:
     """Settle what dead processes left, set budgets right by the ledger, list what is not known.
 
-    Exit code 1 while calls under way keep a difference from being mended.
+    Budgets on a server may be shared by machines with a ledger in a file each: then they are compared with
+    this one only with --whole-ledger. Exit code 1 while calls under way keep a difference from being mended.
     """
     if (entry is None) != (usd is None):
         message = "--entry and --usd go together: which lost entry, and what it cost"
@@ -356,12 +365,16 @@ def reconcile(
             done = correct_one(store, entry, known_nusd, is_dry=dry_run)
         else:
             now = datetime.now(UTC).timestamp()
-            done = set_right(store, limits(settings), now, is_dry=dry_run)
+            at = settings.store
+            is_whole = whole_ledger or not at.path or bool(file_of(at.budget_url))
+            if not is_whole:
+                say("budgets are on a server, the ledger in a file of this machine: not compared")
+            done = set_right(store, limits(settings), now, is_dry=dry_run, is_whole=is_whole)
     if as_json:
         print_json({**reconciled_json(done), "written": not dry_run})
     else:
         _print(reconciled_lines(done, is_dry=dry_run))
-    if done.lost and entry is None:
+    if entry is None and not all(one.is_pending for one in done.lost):
         say_next("leastwise budget reconcile --entry ID --usd X")
     else:
         say_next("leastwise budget reconcile" if dry_run or done.left else "leastwise budget status")

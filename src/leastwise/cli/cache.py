@@ -24,6 +24,7 @@ from leastwise.cli.console import (
 from leastwise.config import load, shown_place
 from leastwise.errors import ConfigError
 from leastwise.report.cache import (
+    MB,
     CacheReport,
     answer_json,
     answer_lines,
@@ -77,7 +78,7 @@ def list_(
     elif entries:
         _print(list_lines(entries, now))
     else:
-        _print(["no answer is kept"])
+        _print([f"no answer of tag {tag} is kept" if tag else "no answer is kept"])
     say_next("leastwise cache show KEY" if entries else "leastwise cache stats")
     return OK
 
@@ -133,10 +134,16 @@ def clear(
 def prune(*, dry_run: DryRun = False, as_json: AsJson = False, config: ConfigFile = None) -> int:
     """Forget answers that are past their time, or too many for the configured size."""
     settings = load(config)
+    most_mb, is_large = settings.cache.max_mb, False
     with existing_cache(settings) as cache:
         number = 0
-        if cache is not None:
-            number = _past(cache, settings.cache.ttl_s) if dry_run else cache.prune()
+        if cache is not None and dry_run:
+            number = _past(cache, settings.cache.ttl_s)
+            is_large = cache.stats().size_bytes > most_mb * MB
+        elif cache is not None:
+            number = cache.prune()
+    if is_large:
+        say(f"and what was not used for longest, until the rest fits into {most_mb:,} MB")
     return _forgotten(number, "cache prune", is_dry=dry_run, as_json=as_json)
 
 

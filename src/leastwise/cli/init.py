@@ -167,9 +167,9 @@ mode = "observe"
 #[notify]
 #webhook = ""
 
-# Answers kept for identical requests. on: "asked" for classify() and Task(cache=True), "all", or
-# "off"; tags: whose requests look as well. normalise: for classification, texts that differ only in
-# Unicode forms and white space are one.
+# Answers kept for identical requests. on: "asked" for Task(cache=True) or the header leastwise-cache,
+# "all", or "off"; tags: whose requests look as well. normalise: for classify(), which comes in a later
+# version, texts that differ only in Unicode forms and white space are one.
 #[cache]
 #on = "asked"
 #tags = []

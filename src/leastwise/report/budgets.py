@@ -22,7 +22,7 @@ _EVENT: Final = 29
 #: So many accounts of a budget are shown as text; `--json` has all.
 SHOWN: Final = 20
 NO_BUDGET: Final = (
-    "no budget is configured; nothing limits what is spent",
+    "no budget is configured; only a client's own budget_usd limits what it spends",
     "to set one: leastwise budget set all --limit 100",
 )
 
@@ -152,7 +152,7 @@ class Event:
 
     Attributes:
         at: When, seconds since the epoch.
-        kind: A request made cheaper, a sum added, an attempt whose cost nobody knows.
+        kind: A request made cheaper or refused, a sum added, an attempt whose cost nobody knows, or not yet.
         budget: The budget's name, "" where several paid.
         words: What happened.
         call: The request, or "".
@@ -160,7 +160,7 @@ class Event:
     """
 
     at: float
-    kind: Literal["step_down", "raise", "lost"]
+    kind: Literal["step_down", "refused", "raise", "lost", "pending"]
     budget: str
     words: str
     call: str
@@ -168,7 +168,7 @@ class Event:
 
 
 def step_down_event(at: float, call: str, step: StepDown) -> Event:
-    """Return one time that a budget made a request cheaper."""
+    """Return one time that a budget made a request cheaper, or refused it."""
     budget, scope = budget_of(step.account)
     way = f"{step.before} -> {step.after}" if step.before != step.after else f"{step.before} kept"
     facts = {
@@ -180,7 +180,10 @@ def step_down_event(at: float, call: str, step: StepDown) -> Event:
         "percent": step.percent,
         "trigger": step.trigger,
     }
-    return Event(at, "step_down", budget, f"{way} at {step.percent:.0f}% ({step.trigger})", call, facts)
+    end = f"at {step.percent:.0f}% ({step.trigger})"
+    if not step.after:
+        return Event(at, "refused", budget, f"{step.before} {end}", call, facts)
+    return Event(at, "step_down", budget, f"{way} {end}", call, facts)
 
 
 def raise_event(one: Raise) -> Event:
@@ -191,16 +194,20 @@ def raise_event(one: Raise) -> Event:
 
 
 def lost_event(entry: Entry) -> Event:
-    """Return one attempt whose process died before it told what it cost."""
+    """Return one attempt whose process died before it told what it cost, or a batch's part of one model."""
     budgets = list(dict.fromkeys(budget_of(charge.budget_id)[0] for charge in entry.charges))
     words = f"{entry.model} counted at its most, {show(entry.cost_nusd)}; entry {entry.id}"
+    if entry.is_pending:
+        words += f"; until the results of {entry.message_id} are read"
     facts = {
         "entry": entry.id,
+        "batch": entry.message_id or None,
         "model": entry.model,
         "counted_usd": to_usd(entry.cost_nusd),
         "accounts": [charge.budget_id for charge in entry.charges],
     }
-    return Event(entry.asked_at, "lost", ", ".join(budgets), words, entry.exchange_id, facts)
+    kind: Literal["lost", "pending"] = "pending" if entry.is_pending else "lost"
+    return Event(entry.asked_at, kind, ", ".join(budgets), words, entry.exchange_id, facts)
 
 
 def log_lines(events: Sequence[Event]) -> list[str]:
@@ -265,7 +272,8 @@ def reconciled_lines(done: Reconciled, *, is_dry: bool) -> list[str]:
         )
         lines += wrapped(printable(f"{one.account} {one.window_key}: {sums}: {end}"))
     if not lines:
-        lines.append("budgets and ledger agree, and no process left anything behind")
+        agree = "budgets and ledger agree, and" if done.is_compared else "not compared;"
+        lines.append(f"{agree} no process left anything behind")
     if done.lost:
         lines += ["", "not known what it cost; counted at its most:"]
         lines += [line for entry in done.lost for line in log_lines([lost_event(entry)])]

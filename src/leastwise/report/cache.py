@@ -15,7 +15,7 @@ from leastwise.report.table import aligned, labelled, percent, plural, share
 from leastwise.stores import CacheStats, Line, Query, Store
 
 _KEY_LETTERS: Final = 12
-_MB: Final = 1_000_000
+MB: Final = 1_000_000
 _NONE: Final = "(none)"
 
 
@@ -61,7 +61,7 @@ def looked_up(store: Store | None) -> tuple[Line, ...]:
 def stats_lines(report: CacheReport) -> list[str]:
     """Return what is kept and what it saved as text."""
     stats = report.stats
-    size = f"{stats.size_bytes / _MB:,.1f} of {report.most_mb:,} MB"
+    size = f"{stats.size_bytes / MB:,.1f} of {report.most_mb:,} MB"
     lines = labelled("kept", f"{plural(stats.entries, 'answer')}, {size}")
     if not report.hits + report.misses:
         words = "none yet; a request looks with Task(cache=True), or where [cache] on or tags say so"

@@ -17,7 +17,7 @@ from leastwise.errors import ConfigError
 from leastwise.money import NUSD_PER_USD, divide_half_even, show, to_usd
 from leastwise.report.budgets import Ahead, account_json, budget_words
 from leastwise.report.cache import hits_words, look_ups_json
-from leastwise.report.table import aligned, dollars, fits, labelled, percent, plural, share, wrapped
+from leastwise.report.table import aligned, amount, dollars, fits, labelled, percent, plural, share, wrapped
 from leastwise.report.window import Window
 from leastwise.routing import observing_line
 from leastwise.statement import Statement
@@ -335,22 +335,23 @@ def _observing_lines(report: LedgerReport) -> list[str]:
 
 def _total_lines(report: LedgerReport) -> list[str]:
     sums = report.total.sums
-    how_asked, how_saved = _assumed(sums)
-    as_asked = f"as asked {show(sums.baseline_nusd)}{how_asked}"
-    saved = f"saved {show(sums.saved_nusd)} ({percent(sums.saved_nusd, sums.baseline_nusd, 1)}){how_saved}"
+    money = partial(amount, largest=max(sums.baseline_nusd, sums.spent_nusd))
+    how_asked, how_saved = _assumed(sums, money)
+    as_asked = f"as asked {money(sums.baseline_nusd)}{how_asked}"
+    saved = f"saved {money(sums.saved_nusd)} ({percent(sums.saved_nusd, sums.baseline_nusd, 1)}){how_saved}"
     return [
-        *wrapped(f"spent {show(sums.spent_nusd)}   {as_asked}   {saved}"),
+        *wrapped(f"spent {money(sums.spent_nusd)}   {as_asked}   {saved}"),
         "re-priced at list, net of retries; no holdout, so not a measured sum",
     ]
 
 
-def _assumed(sums: Line) -> tuple[str, str]:
+def _assumed(sums: Line, money: Callable[[int], str]) -> tuple[str, str]:
     """Return what to say beside `as asked` and `saved` of a baseline that nobody named."""
     if not sums.assumed_nusd:
         return "", ""
     if sums.assumed_nusd == sums.baseline_nusd:
         return " assumed", " assumed"
-    return f" ({show(sums.assumed_nusd)} of it assumed)", " in part assumed"
+    return f" ({money(sums.assumed_nusd)} of it assumed)", " in part assumed"
 
 
 def _table(report: LedgerReport) -> list[str]:

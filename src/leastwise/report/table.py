@@ -77,6 +77,11 @@ def dollars(nusd: int, largest: int) -> str:
     return show(nusd, 2 if abs(largest) >= NUSD_PER_USD else 6).replace("$", "")
 
 
+def amount(nusd: int, largest: int) -> str:
+    """Return an amount such as `$0.126872`, with digits that tell it from others up to `largest`."""
+    return show(nusd, 6 if nusd and abs(largest) < NUSD_PER_USD else None)
+
+
 def percent(part: int, whole: int, places: int = 0) -> str:
     """Return a share such as `36%` or `36.3%`, `-` of nothing, `<1%` for what would round to none."""
     if whole == 0:

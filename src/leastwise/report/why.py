@@ -51,6 +51,11 @@ class Why:
         return row.served != "" and canonical(row.served) != canonical(row.baseline)
 
     @property
+    def is_hit(self) -> bool:
+        """Whether a kept answer was given again."""
+        return self.story.exchange.cache == "hit"
+
+    @property
     def could_move(self) -> bool:
         """Whether it was observed, and routing would have chosen another model."""
         row = self.story.exchange
@@ -66,6 +71,8 @@ class Why:
         """What to do where the answer was bad, or the call could have been cheaper."""
         tag = self.story.exchange.tag
         which = f" --tag {tag}" if tag else ""
+        if self.is_hit:
+            return f"leastwise cache clear{which}"
         if self.is_moved:
             return f"leastwise off{which}"
         if self.could_move:
@@ -102,7 +109,8 @@ def why_lines(why: Why) -> list[str]:
     if row.fault:
         lines += labelled("! fault", f"{row.fault}; the call went as asked")
     lines += labelled("took", f"{row.latency_s:.1f} s")
-    lines += labelled("text", "not kept")
+    kept = "not in the ledger; answers that are kept: leastwise cache list" if row.cache else "not kept"
+    lines += labelled("text", kept)
     return [*lines, *labelled("do", f"{why.next}    {_what_it_does(why)}")]
 
 
@@ -114,7 +122,8 @@ def _time(seconds: float) -> str:
 def _whom(why: Why) -> str:
     row = why.story.exchange
     kind = f"type {row.task_type}" if row.task_type else "no type recognised"
-    facts = [f"tag {row.tag or '(none)'}", f"{kind} ({'sure' if why.is_sure else 'unsure'})"]
+    told = "type not looked for" if why.is_hit else f"{kind} ({'sure' if why.is_sure else 'unsure'})"
+    facts = [f"tag {row.tag or '(none)'}", told]
     facts += [
         f"{name} {value}" for name, value in (("complexity", row.complexity), ("key", row.key)) if value
     ]
@@ -123,7 +132,7 @@ def _whom(why: Why) -> str:
 
 def _cost_lines(why: Why) -> list[str]:
     row = why.story.exchange
-    saved = f", saved {show(row.saved_nusd)}, re-priced" if why.is_moved else ""
+    saved = f", saved {show(row.saved_nusd)}, re-priced" if why.is_moved or why.is_hit else ""
     text = f"{show(row.spent_nusd)} (as asked {show(row.baseline_nusd)}{saved})"
     if row.checks_nusd:
         text += f"; {show(row.checks_nusd)} of it for a small model's advice"
@@ -157,6 +166,8 @@ def _tokens(usage: Usage) -> str:
 def _what_it_does(why: Why) -> str:
     tag = why.story.exchange.tag
     whose = f"calls of tag {tag}" if tag else "all calls"
+    if why.is_hit:
+        return f"where this answer was bad: kept answers{f' of tag {tag}' if tag else ''} are forgotten"
     if why.is_moved:
         return f"where this answer was bad: {whose} go as asked"
     if why.could_move:
@@ -204,6 +215,7 @@ def why_json(why: Why) -> dict[str, Any]:
         "latency_s": row.latency_s,
         "fault": row.fault,
         "text": None,
+        "cache": row.cache,
         "attempts": [_entry_json(entry) for entry in why.story.entries],
         "next": why.next,
     }

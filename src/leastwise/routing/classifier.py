@@ -134,6 +134,9 @@ class Model(msgspec.Struct, frozen=True):
         return [*self.words.split(b"\n"), *pairs, *self.shapes.decode().split("\n")]
 
 
+_model: Final = msgspec.msgpack.Decoder(Model).decode
+
+
 class Classifier:
     """Tells the type of an ask.
 
@@ -147,7 +150,7 @@ class Classifier:
     """
 
     def __init__(self, packed: bytes) -> None:
-        model = msgspec.msgpack.decode(zlib.decompress(packed), type=Model)
+        model = _model(zlib.decompress(packed))
         self.digest = sha256(packed).hexdigest()
         self.types: Mapping[str, Complexity] = model.types
         self.target = model.target

@@ -61,8 +61,8 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
 _MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
 _WHOLE: Final = 100
-#: Why a request stays with its model, whatever a budget can cover.
-_STAYS: Final = frozenset({Code.PINNED, Code.OPTED_OUT, Code.OFF, Code.ESCAPED})
+#: Why a request stays with its model, whatever a budget can cover: a tier that refused it would again.
+_STAYS: Final = frozenset({Code.PINNED, Code.OPTED_OUT, Code.OFF, Code.ESCAPED, Code.MISFIT, Code.UNREACHED})
 _RAW: Final = "x-stainless-raw-response"  # in it the SDK says that its caller reads as it comes
 _FEWEST_TOKENS, _MOST_TOKENS, _USUAL_TOKENS = 50, 4096, 256  # the reference's clamp of way 2
 
@@ -593,11 +593,11 @@ class Router:
             held=case.held,
         )
 
-    def below(self, request: Request, task: Task, decision: Decision) -> Tier | None:
+    def below(self, request: Request, task: Task, decision: Decision, now: datetime) -> Tier | None:
         """Return the next cheaper tier for a decision that a budget cannot cover; None where it must stay.
 
-        Critical tasks stay, answers of tool calls, requests that are only observed, and what was not
-        routed at all.
+        Critical tasks stay, answers of tool calls, requests that are only observed, what was not routed
+        at all, and what a cheaper tier did not take.
         """
         codes = {reason.code for reason in decision.reasons}
         if task.critical or decision.mode not in ("auto", "enforce") or codes & _STAYS:
@@ -605,7 +605,7 @@ class Router:
         rank = self._ranks.get(decision.tier, len(self._ranks))
         cheaper = self._allowed
         if decision.mode == "enforce":
-            cheaper = self._within(self._cheaper_than(decision.asked, datetime.now(UTC)))
+            cheaper = self._within(self._cheaper_than(decision.asked, now))
         fitting = (
             tier
             for tier in reversed(cheaper)

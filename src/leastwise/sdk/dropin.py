@@ -5,7 +5,8 @@ any other client of that SDK (Bedrock, Vertex, one you made yourself) such a cla
 Every call that posts to `/v1/messages`, however it was made (`create`, `stream`,
 `parse`, `beta.messages`, raw and streaming responses), passes the one method
 `request` that all of them share, and runs an exchange there. Its body goes out as
-the SDK prepared it, but for the members that the decision changes.
+the SDK prepared it, but for the members that the decision changes. Batches pass it too: they are
+reserved, charged and set right by their results (`batch`), and go out as they are.
 
 Retries are ours (the SDK's are off inside an attempt), by the caller's own
 `max_retries`; the SDK's errors reach the caller as they are. A kept answer is read by the SDK, too,
@@ -14,6 +15,7 @@ so that it comes in the form that the caller asked for (`responses`).
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import logging
@@ -26,6 +28,7 @@ from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from functools import cache, cached_property, partial
+from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeVar
 
 import anthropic
@@ -34,6 +37,7 @@ from anthropic._resource import AsyncAPIResource  # exported nowhere else
 from anthropic.types import Message
 from anthropic.types.beta import BetaMessage
 
+from leastwise import batch
 from leastwise import client as drivers
 from leastwise.build import OWN_UPSTREAM, Runtime
 from leastwise.cache import Stored
@@ -41,9 +45,11 @@ from leastwise.config import Upstream
 from leastwise.errors import BudgetExceededError, ConfigError, UpstreamFailure
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Mode, Outcome, Task
+from leastwise.ledger import Entry
 from leastwise.messages import LEFT_OUT, Facts, Held, Reply, Request, Usage, text_of
 from leastwise.sdk import hook
 from leastwise.sdk.responses import BudgetStatusError, replaying
+from leastwise.sdk.results import hear
 from leastwise.sdk.taps import attach, listeners_of
 from leastwise.sse import Tap
 from leastwise.steps import Send, Steps
@@ -123,7 +129,7 @@ class _Routing:
 
     def _leastwise_call(self, options: Any, task: Task | None) -> tuple[Request, Steps[Done]]:
         """Return the request that the prepared options hold, and the exchange that answers it."""
-        headers = self._leastwise_headers(options)
+        headers, secrets = self._leastwise_headers(options)
         request = Request.of(
             options.json_data, version=headers.get("anthropic-version", ""), betas=_betas_in(headers)
         )
@@ -135,20 +141,49 @@ class _Routing:
             task or Task(),
             max_retries=retries,
             headers=headers,
-            origin=f"{self.base_url} {query}",  # type: ignore[attr-defined]  # the SDK's
+            origin=f"{self.base_url} {query} {secrets}",  # type: ignore[attr-defined]  # the SDK's
         )
         return request, exchange(call, self.leastwise.terms)
 
-    def _leastwise_headers(self, options: Any) -> dict[str, str]:
-        """Return the headers, names in lower case; the request's own win, and secrets stay out."""
+    def _leastwise_batch(self, options: Any) -> tuple[Request, Steps[batch.Accepted]]:
+        """Return the batch that the prepared options hold, and what sends it."""
+        (headers, _), retries = self._leastwise_headers(options), options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
+        request = Request(
+            {},
+            dict(options.json_data),
+            None,
+            endpoint=batch.ENDPOINT,
+            version=headers.get("anthropic-version", ""),
+            betas=_betas_in(headers),
+        )
+        call = self.leastwise.call(request, Task(), max_retries=retries, headers=headers)
+        is_off = self.leastwise.config.mode == "off"
+        return request, batch.submit(batch.read(call, self.leastwise.terms, counts_unpriced=is_off))
+
+    def _leastwise_lost(self) -> list[Entry]:
+        """Return the ledger's entries of which nobody knows what they cost: batches are among them."""
+        desk = self.leastwise.desk
+        return desk.read(desk.store.lost, [])
+
+    def _leastwise_heard(self, payload: Any, batch_id: str, lost: Sequence[Entry], *, may_wait: bool) -> Any:
+        """Return the SDK's object of a batch's results, which settle the batch as they pass."""
+        results = batch.Results(batch_id, lost, self.leastwise.terms)
+        response = response_of(payload)
+        if results and response is not None:
+            hear(payload, response, results, partial(self.leastwise.desk.write, may_wait=may_wait))
+        return payload
+
+    def _leastwise_headers(self, options: Any) -> tuple[dict[str, str], str]:
+        """Return the headers, names in lower case, and a hash of those that are secret.
+
+        The request's own win; secrets stay out.
+        """
         own = options.headers if isinstance(options.headers, Mapping) else {}
         given = [*self.default_headers.items(), *own.items()]  # type: ignore[attr-defined]  # the SDK's
-        found = {name.lower(): value for name, value in given}
-        return {
-            name: value
-            for name, value in found.items()
-            if isinstance(value, str) and not _SECRET.search(name)
-        }
+        merged = {name.lower(): value for name, value in given}
+        found = {name: value for name, value in merged.items() if isinstance(value, str)}
+        secrets = sorted((name, found.pop(name)) for name in list(found) if _SECRET.search(name))
+        return found, sha256(repr(secrets).encode()).hexdigest()
 
     def _leastwise_options(self, options: Any, request: Request, step: Send) -> Any:
         """Return options for one attempt: the SDK's own retries off, the decision's members changed."""
@@ -287,7 +322,27 @@ class _SyncRouting(_Routing, hook.Sync):
 
     def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
         """Answer a message by an exchange."""
-        request, steps = self._leastwise_call(options, task)
+        return self._leastwise_run(options, *self._leastwise_call(options, task), send)
+
+    def leastwise_batch(self, options: Any, send: Any) -> Any:
+        """Have a batch accepted."""
+
+        def send_whole(*args: Any, **how: Any) -> Any:
+            payload = send(*args, **how)
+            response = response_of(payload)
+            if response is not None:  # its id is wanted, however the caller reads it
+                response.read()
+            return payload
+
+        return self._leastwise_run(options, *self._leastwise_batch(options), send_whole)
+
+    def leastwise_results(self, batch_id: str, send: Any) -> Any:
+        """Return a batch's results, and settle it by them."""
+        lost = self._leastwise_lost()
+        return self._leastwise_heard(send(), batch_id, lost, may_wait=True)
+
+    def _leastwise_run(self, options: Any, request: Request, steps: Steps[drivers.End], send: Any) -> Any:
+        """Carry out an exchange."""
 
         def upstream(step: Send) -> Reply:
             attempt = self._leastwise_options(options, request, step)
@@ -326,7 +381,30 @@ class _AsyncRouting(_Routing, hook.Async):
 
     async def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
         """Answer a message by an exchange."""
-        request, steps = self._leastwise_call(options, task)
+        return await self._leastwise_run(options, *self._leastwise_call(options, task), send)
+
+    async def leastwise_batch(self, options: Any, send: Any) -> Any:
+        """Have a batch accepted; reading a hundred thousand requests must not stop the event loop."""
+
+        async def send_whole(*args: Any, **how: Any) -> Any:
+            payload = await send(*args, **how)
+            response = response_of(payload)
+            if response is not None:  # its id is wanted, however the caller reads it
+                await response.aread()
+            return payload
+
+        read = await asyncio.to_thread(self._leastwise_batch, options)
+        return await self._leastwise_run(options, *read, send_whole)
+
+    async def leastwise_results(self, batch_id: str, send: Any) -> Any:
+        """Return a batch's results, and settle it by them."""
+        lost = await asyncio.to_thread(self._leastwise_lost)
+        return self._leastwise_heard(await send(), batch_id, lost, may_wait=False)
+
+    async def _leastwise_run(
+        self, options: Any, request: Request, steps: Steps[drivers.End], send: Any
+    ) -> Any:
+        """Carry out an exchange."""
 
         async def upstream(step: Send) -> Reply:
             attempt = self._leastwise_options(options, request, step)

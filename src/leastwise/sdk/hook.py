@@ -2,14 +2,17 @@
 
 A class mixed in before the SDK's own client class overrides `leastwise_message`, and is
 given each post to `/v1/messages` with its body as the SDK prepared it, and a function that
-sends it or, with `is_own`, a plain message of ours; all other requests pass. Several may be
-mixed in: each reaches the next, and the last one the SDK, by `super`.
+sends it or, with `is_own`, a plain message of ours. `leastwise_batch` is given each post of a
+batch in the same way, `leastwise_results` the id of each batch whose results are asked for; all
+other requests pass. Several may be mixed in: each reaches the next, and the last one the SDK, by `super`.
 """
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -19,6 +22,8 @@ from anthropic.types import Message
 from leastwise.ladder import Task
 
 _MESSAGES: Final = "v1/messages"
+_BATCHES: Final = "v1/messages/batches"
+_RESULTS: Final = re.compile(r"v1/messages/batches/([^/]+)/results$")
 _TASK: Final = "leastwise_task"  # rides in the body from the resource to `request`, where it is taken out
 _PREPARE: Final = "_copy_and_prepare"  # SDK 1.0 and later prepare a body here
 
@@ -29,7 +34,10 @@ class Sync:
     def request(self, cast_to: Any, options: Any, **how: Any) -> Any:
         """Send a request; a message goes through `leastwise_message`."""
         send = super().request  # type: ignore[misc]  # the class mixed with
-        if not _is_message_post(options):
+        path = _path_of(options)
+        if batch := _batch_asked_for(options, path):
+            return self.leastwise_results(batch, partial(send, cast_to, options, **how))
+        if not _is_post(options) or path not in (_MESSAGES, _BATCHES):
             return send(cast_to, options, **how)
         options, task = _without_task(options)
         options = getattr(self, _PREPARE, _merge_extra)(options)
@@ -38,11 +46,21 @@ class Sync:
             post = send if other is None else other.request
             return post(Message, attempt) if is_own else post(cast_to, attempt, **how)
 
+        if path == _BATCHES:
+            return self.leastwise_batch(options, send_one)
         return self.leastwise_message(options, task, send_one)
 
     def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:  # noqa: ARG002 - overridden
         """Answer a message; `send(options, other)` sends one, by another client when it is given."""
         return send(options, None)
+
+    def leastwise_batch(self, options: Any, send: Any) -> Any:
+        """Have a batch accepted; `send` as for a message."""
+        return send(options, None)
+
+    def leastwise_results(self, _batch_id: str, send: Any) -> Any:
+        """Return the results of a batch, as `send()` gives them."""
+        return send()
 
 
 class Async:
@@ -51,7 +69,10 @@ class Async:
     async def request(self, cast_to: Any, options: Any, **how: Any) -> Any:
         """Send a request; a message goes through `leastwise_message`."""
         send = super().request  # type: ignore[misc]  # the class mixed with
-        if not _is_message_post(options):
+        path = _path_of(options)
+        if batch := _batch_asked_for(options, path):
+            return await self.leastwise_results(batch, partial(send, cast_to, options, **how))
+        if not _is_post(options) or path not in (_MESSAGES, _BATCHES):
             return await send(cast_to, options, **how)
         options, task = _without_task(options)
         options = await getattr(self, _PREPARE)(options) if hasattr(self, _PREPARE) else _merge_extra(options)
@@ -60,11 +81,21 @@ class Async:
             post = send if other is None else other.request
             return await (post(Message, attempt) if is_own else post(cast_to, attempt, **how))
 
+        if path == _BATCHES:
+            return await self.leastwise_batch(options, send_one)
         return await self.leastwise_message(options, task, send_one)
 
     async def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:  # noqa: ARG002 - overridden
         """Answer a message; `send(options, other)` sends one, by another client when it is given."""
         return await send(options, None)
+
+    async def leastwise_batch(self, options: Any, send: Any) -> Any:
+        """Have a batch accepted; `send` as for a message."""
+        return await send(options, None)
+
+    async def leastwise_results(self, _batch_id: str, send: Any) -> Any:
+        """Return the results of a batch, as `send()` gives them."""
+        return await send()
 
 
 def carrying(resource: Any, task: object) -> Any:
@@ -88,10 +119,19 @@ def carrying(resource: Any, task: object) -> Any:
     return bound
 
 
-def _is_message_post(options: Any) -> bool:
-    """Tell whether the SDK's request options are a message to be answered."""
-    path = urlsplit(str(options.url)).path.strip("/")
-    return options.method.lower() == "post" and path == _MESSAGES and isinstance(options.json_data, Mapping)
+def _path_of(options: Any) -> str:
+    return urlsplit(str(options.url)).path.strip("/")
+
+
+def _is_post(options: Any) -> bool:
+    """Tell whether the SDK's request options are a post of a JSON object."""
+    return options.method.lower() == "post" and isinstance(options.json_data, Mapping)
+
+
+def _batch_asked_for(options: Any, path: str) -> str:
+    """Return the id of the batch whose results the SDK's request options ask for, or ""."""
+    found = _RESULTS.search(path) if options.method.lower() == "get" else None
+    return found[1] if found else ""
 
 
 def _without_task(options: Any) -> tuple[Any, Task | None]:

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from itertools import count as counter
@@ -25,13 +26,13 @@ import msgspec
 from leastwise.messages import JSON
 from leastwise.models import Model, load_models
 from leastwise.prices import load_prices
-from leastwise.simulate import catalogue, rules
+from leastwise.simulate import batches, catalogue, rules
 from leastwise.simulate.answers import MARK, Answer, Script, scripted
 from leastwise.simulate.books import Charge, PromptCache, Tariff, count, read_prompt
 from leastwise.simulate.faults import ERROR_TYPES, HEADER, Fault
 from leastwise.simulate.response import Body, Response
 from leastwise.simulate.rules import Ask, RefusedError, refuse
-from leastwise.simulate.wire import ENCODE, Piece, compose
+from leastwise.simulate.wire import ENCODE, Composed, Piece, compose
 
 _DECODE: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _DATED: Final = re.compile(r"-\d{8}$")
@@ -50,6 +51,8 @@ _LIMITS: Final = {
 _RESETS: Final = tuple(f"anthropic-ratelimit-{name}-reset" for name in _MOST)
 _NO_RATES: Final[Mapping[str, float]] = MappingProxyType({})
 _NO_FAULT: Final = Fault()
+#: What queued faults happen to, beside the results of a batch.
+_ANSWERS: Final = (("POST", "/v1/messages"), ("POST", "/v1/messages/batches"))
 
 
 class Seen(NamedTuple):
@@ -100,6 +103,7 @@ class Simulator:
         self._models = load_models()
         self._tariff = Tariff(load_prices())
         self._cache = PromptCache()
+        self._batches = batches.Batches()
         self._script: deque[Answer] = deque()
         self._faults: deque[Fault] = deque()
         self._numbers = counter(1)
@@ -165,7 +169,8 @@ class Simulator:
         if (method, route) == ("HEAD", "/"):
             return Response(200, {"request-id": request_id}, Body(iter(())))
         _check_caller(seen.headers)
-        fault = self._fault(seen.headers, is_message=(method, route) == ("POST", "/v1/messages"))
+        is_answer = (method, route) in _ANSWERS or (method == "GET" and route.endswith("/results"))
+        fault = self._fault(seen.headers, is_answer=is_answer)
         if fault.status:
             api_type = fault.error_type or ERROR_TYPES.get(fault.status, "api_error")
             return _error(fault.status, api_type, f"{MARK} fault on demand", request_id, fault.headers)
@@ -177,6 +182,8 @@ class Simulator:
             case "POST", ["messages", "count_tokens"]:
                 ask = self._read(seen, now, is_count=True)
                 found: JSON = {"input_tokens": count(read_prompt(ask).weight_bytes, ask.model)}
+            case _, ["messages", "batches", *rest]:
+                return self._batch(method, rest, seen, fault, headers=headers, now=now)
             case "GET", ["models"]:
                 found = catalogue.page(self._models, query, now)
             case "GET", ["models", name]:
@@ -187,19 +194,59 @@ class Simulator:
                 refuse("Not Found", 404, "not_found_error")
         return _whole(200, ENCODE(found), headers)
 
-    def _fault(self, headers: Mapping[str, str], *, is_message: bool) -> Fault:
+    def _fault(self, headers: Mapping[str, str], *, is_answer: bool) -> Fault:
         if HEADER in headers:
             return Fault.read(headers[HEADER])
         with self._lock:
-            return self._faults.popleft() if is_message and self._faults else _NO_FAULT
+            return self._faults.popleft() if is_answer and self._faults else _NO_FAULT
+
+    def _batch(
+        self, method: str, rest: list[str], seen: Seen, fault: Fault, *, headers: dict[str, str], now: float
+    ) -> Response:
+        """Answer what is asked of batches."""
+        match method, rest:
+            case "POST", []:
+                url = f"http://{seen.headers.get('host', 'localhost')}"
+                body = _decoded(seen.body, batches.LARGEST_BODY_BYTES)
+
+                def answer(params: dict[str, JSON], request_id: str) -> dict[str, JSON]:
+                    return self._batched(params, seen, request_id, now)
+
+                found = self._batches.create(body, answer, headers["request-id"], url, now)
+            case "GET", []:
+                found = self._batches.page(seen.path.partition("?")[2])
+            case "GET", [id_]:
+                found = self._batches.retrieve(id_)
+            case "GET", [id_, "results"]:
+                lines = Piece(self._batches.results(id_))
+                headers["content-type"] = "application/x-jsonl"
+                return Response(200, headers, Body(fault.apply(iter([lines]), is_stream=False)))
+            case "POST", [id_, "cancel"]:
+                self._batches.cancel(id_)
+            case "DELETE", [id_]:
+                found = self._batches.delete(id_)
+            case _:
+                refuse("Method Not Allowed", 405)
+        headers["content-type"] = "application/json"
+        return Response(200, headers, Body(fault.apply(iter([Piece(ENCODE(found))]), is_stream=False)))
+
+    def _batched(self, params: dict[str, JSON], seen: Seen, request_id: str, now: float) -> dict[str, JSON]:
+        """Return the answer to one request of a batch, which is billed."""
+        ask = self._ask(params, seen, now)
+        if ask.is_stream:
+            refuse("stream: a request of a batch cannot be streamed")
+        composed = self._composed(ask, ENCODE(params), request_id, now, service_tier="batch")
+        nusd = self._tariff.bill(ask.model, composed.usage, now)
+        self.books.append(
+            Charge(request_id, composed.message["id"], ask.body["model"], composed.usage, nusd, is_cut=False)
+        )
+        self._trim(self.books)
+        return composed.message
 
     def _read(self, seen: Seen, now: float, *, is_count: bool = False) -> Ask:
-        if len(seen.body) > _LARGEST_BODY_BYTES:
-            refuse("Request exceeds the maximum size", 413, "request_too_large")
-        try:
-            body = _DECODE(seen.body)
-        except msgspec.DecodeError as error:
-            refuse(f"The request body is not valid JSON: {error}")
+        return self._ask(_decoded(seen.body, _LARGEST_BODY_BYTES), seen, now, is_count=is_count)
+
+    def _ask(self, body: dict[str, JSON], seen: Seen, now: float, *, is_count: bool = False) -> Ask:
         if not isinstance(body.get("model"), str):
             refuse("model: Field required")
         model = self._model(body["model"])
@@ -222,16 +269,22 @@ class Simulator:
             refuse(f"model: {name}", 404, "not_found_error")
         return found
 
-    def _message(self, ask: Ask, body: bytes, fault: Fault, headers: dict[str, str], now: float) -> Response:
+    def _composed(
+        self, ask: Ask, body: bytes, request_id: str, now: float, *, service_tier: str = "standard"
+    ) -> Composed:
+        """Return the whole answer."""
         prompt = read_prompt(ask)
         tokens = count(prompt.weight_bytes, ask.model)
         if tokens > ask.model.window:
             refuse(f"prompt is too long: {tokens} tokens > {ask.model.window} maximum")
         answer = self._say(ask, body)
         with self._lock:
-            usage = self._cache.serve(ask, prompt, now)
+            usage = replace(self._cache.serve(ask, prompt, now), service_tier=service_tier)
+        return compose(ask, answer, prompt, usage, request_id.replace("req_", "msg_"))
+
+    def _message(self, ask: Ask, body: bytes, fault: Fault, headers: dict[str, str], now: float) -> Response:
         request_id = headers["request-id"]
-        composed = compose(ask, answer, prompt, usage, request_id.replace("req_", "msg_"))
+        composed = self._composed(ask, body, request_id, now)
 
         def settle(produced: int, *, is_cut: bool) -> None:
             made = composed.made(produced)
@@ -268,6 +321,20 @@ class Simulator:
     def _trim(self, lines: list[Any]) -> None:
         if self._keep is not None and len(lines) > 2 * self._keep:
             del lines[: len(lines) - self._keep]
+
+
+def _decoded(body: bytes, most_bytes: int) -> dict[str, JSON]:
+    """Return a body's JSON object.
+
+    Raises:
+        RefusedError: it is too large, or none.
+    """
+    if len(body) > most_bytes:
+        refuse("Request exceeds the maximum size", 413, "request_too_large")
+    try:
+        return _DECODE(body)
+    except msgspec.DecodeError as error:
+        refuse(f"The request body is not valid JSON: {error}")
 
 
 def _answer(answer: Answer | str) -> Answer:

@@ -261,7 +261,8 @@ class Tariff:
         if usage.speed == "fast":
             tokens *= 2
         tenths = 11 if usage.inference_geo == "us" else 10
-        return divide_half_even(tokens * tenths, 10 * TOKENS_PER_MTOK)
+        halves = 1 if usage.service_tier == "batch" else 2
+        return divide_half_even(tokens * tenths * halves, 20 * TOKENS_PER_MTOK)
 
 
 def usage_json(usage: Usage) -> Mapping[str, JSON]:

@@ -5,6 +5,7 @@ Source: https://platform.claude.com/docs/en/api/models-list
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Final
 from urllib.parse import parse_qs
@@ -33,28 +34,37 @@ def page(models: Models, query: str, now: float) -> dict[str, JSON]:
     rows = sorted(models, key=lambda model: model.released or _UNKNOWN_DAY, reverse=True)
     if stages := {*asked.get("lifecycle", ()), *asked.get("lifecycle[]", ())}:
         rows = [model for model in rows if lifecycle(model, now) in stages]
+    shown, ends = paged([model.id for model in rows], asked, "model")
+    return {"data": [describe(model, now) for model in rows[shown]], **ends}
+
+
+def paged(ids: list[str], asked: Mapping[str, list[str]], what: str) -> tuple[slice, dict[str, JSON]]:
+    """Return which of the rows are shown, and what a page says beside them.
+
+    Raises:
+        RefusedError: `limit` is not 1 to 1000, or a cursor names none of them.
+    """
     limit = asked.get("limit", [str(_PAGE)])[0]
     if not limit.isdecimal() or not 1 <= int(limit) <= _LONGEST_PAGE:
         refuse(f"limit: {limit!r} is not a whole number from 1 to {_LONGEST_PAGE}")
-    ids = [model.id for model in rows]
-    start, end = 0, len(rows)
+    start, end = 0, len(ids)
     if "after_id" in asked:
-        start = _position(ids, asked["after_id"][0]) + 1
+        start = _position(ids, asked["after_id"][0], what) + 1
     if "before_id" in asked:
-        end = _position(ids, asked["before_id"][0])
+        end = _position(ids, asked["before_id"][0], what)
         start = max(start, end - int(limit))
-    shown = rows[start : min(start + int(limit), end)]
-    return {
-        "data": [describe(model, now) for model in shown],
-        "has_more": start + len(shown) < end if "before_id" not in asked else start > 0,
-        "first_id": shown[0].id if shown else None,
-        "last_id": shown[-1].id if shown else None,
+    shown = slice(start, min(start + int(limit), end))
+    names = ids[shown]
+    return shown, {
+        "has_more": start + len(names) < end if "before_id" not in asked else start > 0,
+        "first_id": names[0] if names else None,
+        "last_id": names[-1] if names else None,
     }
 
 
-def _position(ids: list[str], cursor: str) -> int:
+def _position(ids: list[str], cursor: str, what: str) -> int:
     if cursor not in ids:
-        refuse(f"cursor: no model {cursor!r}")
+        refuse(f"cursor: no {what} {cursor!r}")
     return ids.index(cursor)
 
 

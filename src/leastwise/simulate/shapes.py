@@ -262,6 +262,23 @@ class BetaMessage(Message, kw_only=True):
     thread: JSON = None
 
 
+class BatchItem(Strict):
+    """One request of a batch; its members are judged when it is answered."""
+
+    custom_id: str
+    params: dict[str, JSON]
+
+
+class Batch(Strict):
+    """The body of a batch."""
+
+    requests: Annotated[list[BatchItem], Meta(min_length=1, max_length=100_000)]
+
+
+# msgspec works a type out when it is first used, and ends the process when threads do so together.
+for _shape in (Count, Message, BetaMessage, Batch):
+    msgspec.json.Decoder(_shape)
+
 _AT: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`")
 _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")

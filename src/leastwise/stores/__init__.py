@@ -172,8 +172,8 @@ class BudgetStore(Protocol):
     def windows(self, *, since: str = "") -> list[WindowLine]:
         """Return every account's windows with that key or a later one, by account and time."""
 
-    def correct(self, account: str, window_key: str, spent_nusd: int) -> None:
-        """Set what a window's account has spent: what its charges add up to."""
+    def correct(self, account: str, window_key: str, by_nusd: int) -> None:
+        """Add to what a window's account has spent; below zero to take away."""
 
     def first_to(self, account: str, window_key: str, what: str) -> bool:
         """Tell whether nobody said `what` of that window before: then the caller is to say it."""

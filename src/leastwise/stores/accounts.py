@@ -17,17 +17,20 @@ from typing import Any, Final
 
 import msgspec
 
-from leastwise.budget import Account, Raise, Refusal, Standing
+from leastwise.budget import Account, Claim, Raise, Refusal, Standing
 from leastwise.ledger import Charge, Reserved
 from leastwise.steps import Lease
 from leastwise.stores import WindowLine
-from leastwise.stores.database import Connection, Database
+from leastwise.stores.database import Connection, Database, Dialect
 
 #: An owner that did not say for this long that it lives is dead; it says so every five seconds.
 DEAD_AFTER_S: Final = 20.0
 
 _ASKED_AT_ONCE: Final = 50  # accounts to a statement
 _ONE_STANDING: Final = (
+    "SELECT account, spent_nusd, leased_nusd, calls FROM account WHERE account = ? AND window_key = ?"
+)
+_ROLLING_STANDING: Final = (
     "SELECT account, CAST(SUM(spent_nusd) AS BIGINT), CAST(SUM(leased_nusd) AS BIGINT), "
     "CAST(SUM(calls) AS BIGINT) FROM account "
     "WHERE account = ? AND window_key BETWEEN ? AND ? GROUP BY account"
@@ -47,10 +50,12 @@ _OPEN: Final = (
 _HELD: Final = "SELECT charges_json FROM lease WHERE id = ?"
 _CLOSE: Final = "DELETE FROM lease WHERE id = ?"
 _BEAT: Final = (
-    "INSERT INTO owner (id, beat) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET beat = excluded.beat"
+    "INSERT INTO owner (id, beat) VALUES (?, {}) ON CONFLICT (id) DO UPDATE SET beat = excluded.beat"
 )
 _RAISE: Final = tuple(field.name for field in fields(Raise))
 _raise_values: Final = attrgetter(*_RAISE)
+_Span = tuple[str, str, str]  # an account, and the windows of it that count: from, to
+_NOTHING: Final = (0, 0, 0)
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(list[tuple[str, str, int]]).decode
 
@@ -60,101 +65,124 @@ class Books:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._read: dict[tuple[str, str, str], tuple[int, int, int]] = {}
-        self._changes: dict[str, dict[str, list[int]]] = {}  # by account and window
+        self._read: dict[_Span, tuple[int, ...]] = {}
+        self._changes: dict[tuple[str, str], list[int]] = {}  # by account and window
 
     def lease(self, lease: Lease, owner: str) -> Refusal | None:
         """Reserve in all accounts, or in none and say why; what is settled or reserved already stays so."""
-        reserved = lease.reserved
-        if self._connection.execute(_IS_KNOWN, (reserved.id, reserved.id)).fetchone():
+        reserved, claims = lease.reserved, lease.claims
+        id_, worst_nusd = reserved.id, reserved.worst_nusd
+        self._connection.lock(names_of(lease))
+        if self._connection.execute(_IS_KNOWN, (id_, id_)).fetchone():
             return None
-        self._ask([claim.account for claim in lease.claims])
-        for claim in sorted(lease.claims, key=lambda claim: claim.account.id):
-            stands = self._standing(claim.account)
-            if stands.spent_nusd + stands.leased_nusd + reserved.worst_nusd > claim.limit_nusd:
-                return Refusal(claim, stands)
-        held = [(claim.account.id, claim.account.window.key, reserved.worst_nusd) for claim in lease.claims]
+        spans = [_span(claim.account) for claim in claims]
+        self._ask(spans)
+        for span, claim in zip(spans, claims, strict=True):
+            spent_nusd, leased_nusd, _ = self._stands(span)
+            if spent_nusd + leased_nusd + worst_nusd > claim.limit_nusd:
+                return self._refusal(claims, worst_nusd)
+        held = [(account, key, worst_nusd) for account, _, key in spans]
         self._connection.execute(_OPEN, (*_lease_values(reserved), _encode(held).decode(), owner))
-        for account, window_key, nusd in held:
-            self._add(account, window_key, leased_nusd=nusd)
+        for account, _, key in spans:
+            self._add(account, key, 0, worst_nusd, 0)
         return None
 
-    def _ask(self, accounts: Sequence[Account]) -> None:
-        """Read what accounts hold that nobody asked for yet in this transaction."""
-        missing = [account for account in accounts if _span(account) not in self._read]
-        for account in missing:
-            self._read[_span(account)] = (0, 0, 0)
-        for sql, values, some in _standing_queries(missing):
-            found = {
-                row[0]: (row[1], row[2], row[3]) for row in self._connection.execute(sql, values).fetchall()
-            }
-            self._read |= {_span(one): found[one.id] for one in some if one.id in found}
+    def _refusal(self, claims: Sequence[Claim], worst_nusd: int) -> Refusal:
+        """Return the first claim, by account, that does not fit."""
+        ordered = sorted(claims, key=lambda claim: claim.account.id)
+        stood = ((claim, Standing(*self._stands(_span(claim.account)))) for claim in ordered)
+        return next(
+            Refusal(claim, stands)
+            for claim, stands in stood
+            if stands.spent_nusd + stands.leased_nusd + worst_nusd > claim.limit_nusd
+        )
 
-    def _standing(self, account: Account) -> Standing:
-        id_, first, key = _span(account)
-        spent, leased, calls = self._read[id_, first, key]
-        for window_key, change in self._changes.get(id_, {}).items():
-            if first <= window_key <= key:
-                spent, leased, calls = spent + change[0], leased + change[1], calls + change[2]
-        return Standing(spent, leased, calls)
+    def _ask(self, spans: Sequence[_Span]) -> None:
+        """Read what accounts hold that nobody asked for yet in this transaction."""
+        missing = [span for span in spans if span not in self._read]
+        for sql, values, some in _standing_queries(missing):
+            found = {row[0]: tuple(row)[1:] for row in self._connection.execute(sql, values).fetchall()}
+            for span in some:
+                self._read[span] = found.get(span[0], _NOTHING)
+
+    def _stands(self, span: _Span) -> tuple[int, int, int]:
+        """Return what is spent and reserved and how many calls paid, as this transaction has it by now."""
+        account, first, last = span
+        spent, leased, calls = self._read[span]
+        if first == last:
+            change = self._changes.get((account, last))
+            changes = [] if change is None else [change]
+        else:
+            changes = [
+                change
+                for (changed, key), change in self._changes.items()
+                if changed == account and first <= key <= last
+            ]
+        for more_spent, more_leased, more_calls in changes:
+            spent, leased, calls = spent + more_spent, leased + more_leased, calls + more_calls
+        return spent, leased, calls
 
     def release(self, id_: str) -> None:
         """Close a lease; does nothing where none is open."""
+        self._connection.lock((id_,))  # or one that is being taken would be missed
         row = self._connection.execute(_HELD, (id_,)).fetchone()
         if row:
             self._connection.execute(_CLOSE, (id_,))
             for account, window_key, nusd in _decode(row[0]):
-                self._add(account, window_key, leased_nusd=-nusd)
+                self._add(account, window_key, 0, -nusd, 0)
 
     def charge(self, charges: Iterable[Charge], *, sign: int = 1) -> None:
         """Charge accounts, or with a `sign` of -1 give back what was charged."""
         for charge in charges:
-            calls = sign if charge.nusd else 0
-            self._add(charge.budget_id, charge.window_key, spent_nusd=sign * charge.nusd, calls=calls)
+            nusd = charge.nusd
+            self._add(charge.budget_id, charge.window_key, sign * nusd, 0, sign if nusd else 0)
 
-    def _add(
-        self, account: str, window_key: str, *, spent_nusd: int = 0, leased_nusd: int = 0, calls: int = 0
-    ) -> None:
-        change = self._changes.setdefault(account, {}).setdefault(window_key, [0, 0, 0])
-        change[0] += spent_nusd
-        change[1] += leased_nusd
-        change[2] += calls
+    def _add(self, account: str, window_key: str, spent_nusd: int, leased_nusd: int, calls: int) -> None:
+        change = self._changes.get((account, window_key))
+        if change is None:
+            self._changes[account, window_key] = [spent_nusd, leased_nusd, calls]
+        else:
+            change[0] += spent_nusd
+            change[1] += leased_nusd
+            change[2] += calls
 
     def write(self) -> None:
         """Write what changed, in the order of accounts: whoever locks rows does so in one order."""
-        rows = [
-            (account, *window) for account, windows in self._changes.items() for window in windows.items()
-        ]
-        if rows:
-            rows.sort()
-            self._connection.executemany(_ADD, [(account, key, *change) for account, key, change in rows])
+        if self._changes:
+            rows = [(*window, *change) for window, change in sorted(self._changes.items())]
+            self._connection.executemany(_ADD, rows)
             self._changes.clear()
             self._read.clear()
 
 
-def _span(account: Account) -> tuple[str, str, str]:
-    return account.id, account.window.first, account.window.key
+def names_of(lease: Lease) -> list[str]:
+    """Return what a transaction locks to take a lease: what it may find there is what others leave there."""
+    return [lease.reserved.id, *(claim.account.id for claim in lease.claims)]
 
 
-def _standing_queries(
-    accounts: Sequence[Account],
-) -> Iterator[tuple[str, list[str], Sequence[Account]]]:
+def _span(account: Account) -> _Span:
+    window = account.window
+    return account.id, window.first, window.key
+
+
+def _standing_queries(spans: Sequence[_Span]) -> Iterator[tuple[str, list[str], Sequence[_Span]]]:
     """Yield statements that return id, spent, reserved and calls, their values, and whom they are about."""
-    for start in range(0, len(accounts), _ASKED_AT_ONCE):
-        some = accounts[start : start + _ASKED_AT_ONCE]
-        yield _standings_sql(len(some)), [part for account in some for part in _span(account)], some
+    for start in range(0, len(spans), _ASKED_AT_ONCE):
+        some = spans[start : start + _ASKED_AT_ONCE]
+        values = [part for span in some for part in (span if span[1] != span[2] else span[:2])]
+        yield _standings_sql(tuple([first != last for _, first, last in some])), values, some
 
 
 @cache
-def _standings_sql(count: int) -> str:
-    return " UNION ALL ".join([_ONE_STANDING] * count)
+def _standings_sql(are_rolling: tuple[bool, ...]) -> str:
+    return " UNION ALL ".join([_ROLLING_STANDING if rolls else _ONE_STANDING for rolls in are_rolling])
 
 
 def standings(database: Database, accounts: Sequence[Account]) -> dict[str, Standing]:
     """Return how accounts stand, by id."""
     return {
         row[0]: Standing(row[1], row[2], row[3])
-        for sql, values, _ in _standing_queries(accounts)
+        for sql, values, _ in _standing_queries([_span(account) for account in accounts])
         for row in database.rows(sql, values)
     }
 
@@ -166,18 +194,19 @@ def windows(database: Database, since: str) -> list[WindowLine]:
     return [WindowLine(row[0], row[1], Standing(row[2], row[3], row[4])) for row in rows]
 
 
-def correct(connection: Connection, account: str, window_key: str, spent_nusd: int) -> None:
-    """Set what a window has spent."""
-    sql = (
-        "INSERT INTO account (account, window_key, spent_nusd, leased_nusd, calls) VALUES (?, ?, ?, 0, 0) "
-        "ON CONFLICT (account, window_key) DO UPDATE SET spent_nusd = excluded.spent_nusd"
-    )
-    connection.execute(sql, (account, window_key, spent_nusd))
+def correct(connection: Connection, account: str, window_key: str, by_nusd: int) -> None:
+    """Add to what a window has spent."""
+    connection.execute(_ADD, (account, window_key, by_nusd, 0, 0))
 
 
-def beat(connection: Connection, owner: str, now: float) -> None:
+def beat(connection: Connection, dialect: Dialect, owner: str, now: float) -> None:
     """Note that an owner lives."""
-    connection.execute(_BEAT, (owner, now))
+    connection.execute(_BEAT.format(dialect.now), (owner, *_moment(dialect, now)))
+
+
+def _moment(dialect: Dialect, now: float) -> list[float]:
+    """Return the values of the dialect's `now`."""
+    return [now] * dialect.now.count("?")
 
 
 def reserved(database: Database) -> list[Reserved]:
@@ -185,13 +214,13 @@ def reserved(database: Database) -> list[Reserved]:
     return _leases(database, "", ())
 
 
-def dead(database: Database, me: str, now: float) -> list[Reserved]:
+def dead(database: Database, dialect: Dialect, me: str, now: float) -> list[Reserved]:
     """Return the leases of owners, but for `me`, that have been silent for too long."""
     silent = (
         " LEFT JOIN owner ON owner.id = lease.owner "
-        "WHERE lease.owner <> ? AND (owner.id IS NULL OR owner.beat < ?)"
+        f"WHERE lease.owner <> ? AND (owner.id IS NULL OR owner.beat < {dialect.now} - {DEAD_AFTER_S})"
     )
-    return _leases(database, silent, (me, now - DEAD_AFTER_S))
+    return _leases(database, silent, (me, *_moment(dialect, now)))
 
 
 def _leases(database: Database, where: str, values: Sequence[object]) -> list[Reserved]:

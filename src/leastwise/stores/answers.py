@@ -15,6 +15,7 @@ The file is not the ledger's: see docs/decisions/0009-answers-in-a-file-of-their
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import sqlite3
 import sys
@@ -42,6 +43,7 @@ _MB: Final = 1_000_000
 _ROW_BYTES: Final = 700  # what a row takes beside its body: names, indexes, half-empty pages
 _FRONT_BYTES: Final = 16 * _MB
 _TRUST_S: Final = 1.0  # how long a copy is given without asking the row: `clear` elsewhere is seen then
+_MOST_HITS: Final = 10_000  # that wait, by key
 _TICK_S: Final = 5.0  # how often hits are written, and flights say that they live
 _DEAD_S: Final = 20.0  # four ticks
 _FREE_S: Final = 60.0
@@ -96,16 +98,6 @@ _LAST_CHARACTER: Final = chr(sys.maxunicode)
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
-    """A row in memory: what a look-up answers, from when until when."""
-
-    found: Found
-    since: float
-    until: float
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Flight:
     """What this process is asking for."""
 
@@ -113,6 +105,8 @@ class _Flight:
     began: float
 
 
+#: A row in memory: what a look-up answers, from when until when, and its size.
+_Copy = tuple[Found, float, float, int]
 #: What waits to be written: the key of a saved answer, or a flight that landed: its key, its number, and
 #: until when everybody may ask.
 _Landed = tuple[str, int, float | None]
@@ -155,7 +149,7 @@ class SqliteCache:
         self._lock = threading.RLock()  # an answer may be saved inside the garbage collector
         self._front: OrderedDict[str, _Copy] = OrderedDict()
         self._front_bytes = 0
-        self._refused_since: float | None = None
+        self._refusals: tuple[float, float] | None = None  # the first and the last since a claim was written
 
     def look_up(self, key: str, *, leads: bool) -> Found:
         """Return the answer under `key` if it is fresh; else, with `leads`, whether this caller is to ask.
@@ -163,57 +157,47 @@ class SqliteCache:
         Raises:
             StoreError: the file cannot be read, or for seconds not be written.
         """
-        now = self._clock()
+        now, writer = self._clock(), self._writer
         copy = self._front.get(key)
-        if copy is not None and copy.since <= now < copy.until:
-            self._writer.hit(key, now)
-            return copy.found
-        found = self._waiting(key, now)
-        if found is None and leads and self._writer.is_asking(key, now):
-            return Found()
-        found = found or self._row(key, now)
+        if copy is not None and copy[1] <= now < copy[2]:
+            writer.hit(key, now)
+            return copy[0]
+        found = self._waiting(key, now) if key in writer.waiting else None
+        if found is None:
+            if leads and key in writer.flights and writer.is_asking(key, now):
+                return Found()
+            row = self.database.row(_SELECT, (key,))
+            found = self._fresh(key, row, now) if row is not None else None
         if found is not None:
-            self._writer.hit(key, now)
+            writer.hit(key, now)
             return found
         if not leads:
             return Found()
-        return Found(is_leading=True) if self._writer.is_free(key, now) else self._claim(key, now)
+        return Found(is_leading=True) if writer.is_free(key, now) else self._claim(key, now)
 
     def _waiting(self, key: str, now: float) -> Found | None:
         """Return an answer that is kept but not written yet."""
         stored = self._writer.waiting.get(key)
-        return Found(stored) if stored is not None and self._is_fresh(stored, now) else None
+        return Found(stored) if stored is not None and now < stored.at + self._ttl_s else None
 
-    def _row(self, key: str, now: float) -> Found | None:
-        rows = self.database.rows(_SELECT, (key,))
-        return self._fresh(key, _stored(rows[0]), now) if rows else None
-
-    def _fresh(self, key: str, stored: Stored, now: float) -> Found | None:
-        """Return an answer for the caller if it is fresh, and remember it."""
-        if not self._is_fresh(stored, now):
+    def _fresh(self, key: str, row: Sequence[Any], now: float) -> Found | None:
+        """Return a row's answer for the caller if it is fresh, and remember it."""
+        stored = _stored(row)
+        if now >= stored.at + self._ttl_s:
             return None
         found = Found(stored)
-        self._remember(key, found, now)
+        self._remember(key, found, stored, now)
         return found
 
-    def _is_fresh(self, stored: Stored, now: float) -> bool:
-        return now < stored.at + self._ttl_s
-
-    def _remember(self, key: str, found: Found, now: float) -> None:
-        assert found.stored is not None
-        size = len(found.stored.body) + _ROW_BYTES
-        until = min(now + _TRUST_S, found.stored.at + self._ttl_s)
+    def _remember(self, key: str, found: Found, stored: Stored, now: float) -> None:
+        size = len(stored.body) + _ROW_BYTES
+        until = min(now + _TRUST_S, stored.at + self._ttl_s)
         with self._lock:
-            self._drop(key)
-            self._front[key] = _Copy(found, now, until, size)
-            self._front_bytes += size
+            before = self._front.pop(key, None)
+            self._front[key] = (found, now, until, size)
+            self._front_bytes += size if before is None else size - before[3]
             while self._front_bytes > _FRONT_BYTES:
-                self._front_bytes -= self._front.popitem(last=False)[1].size
-
-    def _drop(self, key: str) -> None:
-        before = self._front.pop(key, None)
-        if before is not None:
-            self._front_bytes -= before.size
+                self._front_bytes -= self._front.popitem(last=False)[1][3]
 
     def _claim(self, key: str, now: float) -> Found:
         """Answer who is to ask: exactly one caller in this process, and one process of those on the file."""
@@ -244,7 +228,7 @@ class SqliteCache:
             except BusyError:
                 time.sleep(pause_s)
             else:
-                self._refused_since = None
+                self._refusals = None
                 return found, is_mine
         self._refused()
         return Found(), False  # look again: somebody else is writing
@@ -252,7 +236,7 @@ class SqliteCache:
     def _claimed(self, connection: sqlite3.Connection, key: str, flight: _Flight) -> tuple[Found, bool]:
         now = flight.began
         row = connection.execute(_SELECT, (key,)).fetchone()
-        found = self._fresh(key, _stored(row), now) if row else None
+        found = self._fresh(key, row, now) if row else None
         if found is not None:
             return found, False
         for owner, began, until in connection.execute(_FLIGHT, (key,)).fetchall():
@@ -276,8 +260,11 @@ class SqliteCache:
             StuckError: they have for seconds; the caller is to ask without us.
         """
         now = time.monotonic()
-        since = self._refused_since = self._refused_since or now
-        if now - since > _PATIENCE_S:
+        first, last = self._refusals or (now, now)
+        if now - last > _PATIENCE_S:  # nobody asked in between
+            first = now
+        self._refusals = (first, now)
+        if now - first > _PATIENCE_S:
             message = f"the cache {self.database.path!r} was locked by another process for seconds"
             raise StuckError(message)
 
@@ -293,7 +280,7 @@ class SqliteCache:
             may_keep = len(stored.body) + _ROW_BYTES <= self._most_bytes
             if may_keep:
                 self._writer.save(key, stored)
-                self._remember(key, Found(stored), self._clock())
+                self._remember(key, Found(stored), stored, self._clock())
         finally:
             self.land(key, frees=not may_keep)
 
@@ -394,9 +381,11 @@ class _Writer:
                 seen[0] += 1
                 seen[1] = now
                 return
-            is_first = not self._hits
             self._hits[key] = [1, now]
-        if is_first:
+            number = len(self._hits)
+        if number >= _MOST_HITS:
+            self._ticked_at = -math.inf
+        if number in (1, _MOST_HITS):
             self._wake()
 
     def is_asking(self, key: str, now: float) -> bool:
@@ -517,8 +506,8 @@ class _Writer:
             StuckError: somebody else wrote for longer than anybody waits; the same.
         """
         items = self._next()
-        if not items and not is_due:
-            return
+        if not items and not (is_due and (self._hits or self.flights)):
+            return  # who only looks changes nothing
         saved = {item: self.waiting.get(item) for item in items if isinstance(item, str)}
         rows = [_row(key, stored) for key, stored in saved.items() if stored is not None]
         landed = [item for item in items if isinstance(item, tuple)]

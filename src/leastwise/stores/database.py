@@ -34,6 +34,12 @@ class Connection(Protocol):
     def executemany(self, sql: str, values: Iterable[Sequence[Any]], /) -> Cursor:
         """Run a statement once for each of these values."""
 
+    def lock(self, names: Iterable[str], /) -> None:
+        """Keep whoever locks one of these names waiting until this transaction ends.
+
+        A transaction that locks for many leases does so once, before anything else: that is one order.
+        """
+
 
 class Database(Protocol):
     """Where the tables are. Safe from any thread, and after a fork in the child.
@@ -50,8 +56,8 @@ class Database(Protocol):
         """Hold the one write transaction; commit at the end, roll back on any exception.
 
         Raises:
-            BusyError: `may_wait` is false and somebody else is writing.
-            StuckError: somebody else wrote for longer than anybody waits.
+            BusyError: `may_wait` is false and the transaction would have to wait, or others were in its way.
+            StuckError: the database cannot be had for longer than anybody waits; later it may.
             StoreError: the database failed.
         """
 
@@ -76,7 +82,9 @@ class Dialect:
     Attributes:
         day: The day, in UTC, of `{}` seconds since the epoch.
         hour: The hour of it.
+        now: The seconds since the epoch that owners are heard and missed by; `?` for the asking process's.
     """
 
     day: str
     hour: str
+    now: str = "?"

@@ -10,19 +10,23 @@ import logging
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from leastwise.errors import StoreError
-from leastwise.sqlite import StuckError, at_fork
+from leastwise.sqlite import BusyError, StuckError, at_fork
 from leastwise.stores.database import Database
-from leastwise.stores.writing import Batch, batch
+from leastwise.stores.group import Group
+from leastwise.stores.writing import Batch
 
 _log: Final = logging.getLogger(__name__)
 
 _BATCH: Final = 128  # some 4 ms, which is how long a read may have to wait
 _MOST_WAITING: Final = 10_000  # rows kept while the file is locked, some 20 MB
+_PAUSE_S: Final = 0.2  # before a database that cannot be had is asked again
 _LAST_WAIT_S: Final = 15.0  # for the writer to end: longer than it waits for a locked file
 
 Job = Callable[[Batch], object]
@@ -37,12 +41,12 @@ class Outbox:
 
     Args:
         database: Where to.
-        keeps_budgets: Whether the budgets are kept there, too.
+        group: With whom the writer shares its transactions.
     """
 
-    def __init__(self, database: Database, *, keeps_budgets: bool) -> None:
+    def __init__(self, database: Database, group: Group) -> None:
         self._database = database
-        self._keeps_budgets = keeps_budgets
+        self._group = group
         self._begin()
         at_fork(after_in_child=self._begin)
 
@@ -75,7 +79,7 @@ class Outbox:
         """Return once all that was queued before this call is done.
 
         Raises:
-            StoreError: it takes too long, for another process keeps the file locked.
+            StoreError: it takes too long, for the database cannot be had.
         """
         self.start()
         if self._thread is None or not self._thread.is_alive():
@@ -84,9 +88,7 @@ class Outbox:
         done = threading.Event()
         self._queue.put(done)
         if not done.wait(_LAST_WAIT_S):
-            message = (
-                f"rows wait to be written to the ledger {self._database.name!r}: another process locks it"
-            )
+            message = f"rows wait to be written to the ledger {self._database.name!r}, which cannot be had"
             raise StoreError(message)
 
     def close(self) -> None:
@@ -148,19 +150,28 @@ class Outbox:
 
     def _try(self, jobs: Sequence[Job]) -> Exception | None:
         """Do these jobs in one transaction, however long it takes to get it; return what prevented it."""
+        tries = 0
         while True:
             try:
-                with batch(self._database, keeps_budgets=self._keeps_budgets) as steps:
-                    for job in jobs:
-                        job(steps)
+                self._group.do(partial(_do_all, jobs))
+            except BusyError:  # others were in the way
+                continue
             except StuckError as error:
                 if self._is_closing or self._queue.qsize() > _MOST_WAITING:
                     return error
-                _log.warning("%s: %d ledger rows wait", error, len(jobs) + self._queue.qsize())
+                tries += 1
+                if tries & (tries - 1) == 0:  # ever more seldom: an outage must not fill the log
+                    _log.warning("%s: %d ledger rows wait", error, len(jobs) + self._queue.qsize())
+                time.sleep(_PAUSE_S)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a row, the writer lives on
                 return error
             else:
                 return None
+
+
+def _do_all(jobs: Sequence[Job], steps: Batch) -> None:
+    for job in jobs:
+        job(steps)
 
 
 def _nothing(_: Batch) -> None:

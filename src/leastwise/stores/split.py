@@ -14,11 +14,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from leastwise.budget import Account, Raise
+from leastwise.budget import Account, Raise, Refusal
 from leastwise.errors import StoreError
 from leastwise.ledger import Entry
 from leastwise.routing import Known
-from leastwise.steps import Record, Settle
+from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import BudgetStore, Store
 from leastwise.stores.recent import Recent
 from leastwise.stores.worker import Worker
@@ -40,6 +40,7 @@ class Split:
         self._ledger = ledger
         self._budgets = budgets
         self._recent = Recent()
+        self._is_away = False  # the budgets could not be asked for the last lease
         self._worker = Worker(partial(_settled, ledger, budgets), "leastwise-budgets")
         weakref.finalize(self, self._worker.close)
         self.is_near = budgets.is_near and ledger.is_near
@@ -47,7 +48,7 @@ class Split:
         self.latencies, self.types, self.misfits = ledger.latencies, ledger.types, ledger.misfits
         self.charged, self.lost = ledger.charged, ledger.lost
         self.step_downs, self.entries_of = ledger.step_downs, ledger.entries_of
-        self.standings, self.lease, self.settle = budgets.standings, budgets.lease, budgets.settle
+        self.standings, self.settle = budgets.standings, budgets.settle
         self.reserved, self.windows, self.correct = budgets.reserved, budgets.windows, budgets.correct
         self.dead, self.first_to, self.raises = budgets.dead, budgets.first_to, budgets.raises
 
@@ -74,13 +75,23 @@ class Split:
         self._budgets.add_raise(raised)
         self._recent.forget_raises()
 
+    def lease(self, lease: Lease, *, may_wait: bool) -> Refusal | None:
+        """Reserve; see `BudgetStore.lease`."""
+        try:
+            refusal = self._budgets.lease(lease, may_wait=may_wait)
+        except StoreError:
+            self._is_away = True
+            raise
+        self._is_away = False
+        return refusal
+
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
         """Write to the ledger, then settle: now, or soon where we may not wait or budgets cannot be asked."""
         self._worker.start()
         entries = _paid(steps)
         try:
             self._ledger.write(*steps, may_wait=may_wait)
-            if may_wait and entries and self._worker.is_empty:
+            if may_wait and entries and self._worker.is_empty and not self._is_away:
                 entries = _settled_now(self._ledger, self._budgets, entries)
         finally:  # what the ledger could not take is paid for all the same
             self._worker.put(*entries)

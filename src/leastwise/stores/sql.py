@@ -11,21 +11,23 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
 from leastwise.budget import Account, Raise, Refusal, Standing
+from leastwise.errors import StoreError
 from leastwise.ledger import Entry, Reserved, StepDown
 from leastwise.routing import Known
-from leastwise.sqlite import BusyError, at_fork
+from leastwise.sqlite import BusyError, StuckError, at_fork
 from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import Line, Query, Story, TypeLine, WindowLine, accounts, reading, writing
-from leastwise.stores.database import Database, Dialect
+from leastwise.stores.database import Connection, Database, Dialect
+from leastwise.stores.group import Group
 from leastwise.stores.outbox import Outbox
 from leastwise.stores.recent import Recent
-from leastwise.stores.writing import Batch, batch
+from leastwise.stores.writing import Batch
 
 _DAY_S: Final = 86_400
 _BEAT_S: Final = 5.0  # a lease says anew that its owner lives when nobody did for so long
@@ -62,13 +64,13 @@ class SqlStore:
         self.is_near = database.is_near
         self._dialect = dialect
         self._keep_s = keep_days * _DAY_S
-        self._keeps_budgets = keeps_budgets
         self._clock = clock
         self._written = 0
         self._pruned_at = 0.0
         self._recent = Recent()
         self._begin()
-        self._outbox = Outbox(database, keeps_budgets=keeps_budgets)
+        self._group = Group(database, keeps_budgets=keeps_budgets)
+        self._outbox = Outbox(database, self._group)
         at_fork(after_in_child=self._begin)
         weakref.finalize(self, self._outbox.close)
 
@@ -127,12 +129,11 @@ class SqlStore:
         if not lease.claims:
             return None
         now = self._clock()
-        with batch(self.database, may_wait=may_wait) as steps:
-            refusal = steps.lease(lease, self._owner)
-            is_due = refusal is None and not 0 <= now - self._beaten_at < _BEAT_S
-            if is_due:
-                accounts.beat(steps.connection, self._owner, now)
-        if is_due:
+        is_due = not 0 <= now - self._beaten_at < _BEAT_S
+        beat = partial(accounts.beat, dialect=self._dialect, owner=self._owner, now=now) if is_due else None
+        job = partial(_lease, lease, self._owner, beat)
+        refusal = self._group.do(job, locks=accounts.names_of(lease), may_wait=may_wait)
+        if is_due and refusal is None:
             self._beaten_at = now
         return refusal
 
@@ -149,22 +150,22 @@ class SqlStore:
         """Say that this process lives."""
         now = self._clock()
         with self.database.transaction() as connection:
-            accounts.beat(connection, self._owner, now)
+            accounts.beat(connection, self._dialect, self._owner, now)
         self._beaten_at = now
 
     def dead(self) -> list[Reserved]:
         """Return the leases of other owners that have been silent for too long."""
-        return accounts.dead(self.database, self._owner, self._clock())
+        return accounts.dead(self.database, self._dialect, self._owner, self._clock())
 
     def windows(self, *, since: str = "") -> list[WindowLine]:
         """Return every account's windows with that key or a later one, by account and time."""
         self.flush()
         return accounts.windows(self.database, since)
 
-    def correct(self, account: str, window_key: str, spent_nusd: int) -> None:
-        """Set what a window's account has spent."""
+    def correct(self, account: str, window_key: str, by_nusd: int) -> None:
+        """Add to what a window's account has spent."""
         with self.database.transaction() as connection:
-            accounts.correct(connection, account, window_key, spent_nusd)
+            accounts.correct(connection, account, window_key, by_nusd)
 
     def first_to(self, account: str, window_key: str, what: str) -> bool:
         """Tell whether nobody said `what` of that window before."""
@@ -184,18 +185,19 @@ class SqlStore:
     # --- writing -------------------------------------------------------------------------------------------
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
-        """Write `steps` in one transaction, or post them when the file is busy and we may not wait."""
+        """Write `steps` in one transaction, or post them where that takes time and we may not wait.
+
+        Raises:
+            StoreError: they cannot be written together; each is tried again by itself, soon.
+        """
         self._outbox.start()
         for step in steps:
             if isinstance(step, Record):
                 self._recent.add(step)
-        try:
-            with batch(self.database, may_wait=may_wait, keeps_budgets=self._keeps_budgets) as written:
-                for step in steps:
-                    written.apply(step)
-        except BusyError:
-            for step in steps:
-                self.post(step)
+        if may_wait or self.is_near:
+            self._write(steps, may_wait=may_wait)
+        else:
+            self._post(steps)
         self._prune()
         self._written += 1
         if self._written % _CHECKPOINT_EVERY == 0:
@@ -208,9 +210,24 @@ class SqlStore:
             self._pruned_at = now
             self._outbox.put(partial(_prune, now, self._keep_s))
 
+    def _write(self, steps: Sequence[Settle | Record], *, may_wait: bool) -> None:
+        try:
+            self._group.do(partial(_apply, steps), may_wait=may_wait)
+        except BusyError:
+            self._post(steps)
+        except StoreError as error:
+            # What cannot be written now will be; what never can must not keep a settlement from its lease.
+            if isinstance(error, StuckError) or len(steps) > 1:
+                self._post(steps)
+            raise
+
+    def _post(self, steps: Iterable[Settle | Record]) -> None:
+        for step in steps:
+            self.post(step)
+
     def post(self, step: Settle | Record) -> None:
         """Write `step` soon."""
-        self._outbox.put(partial(_apply, step))
+        self._outbox.put(partial(_apply, (step,)))
 
     def flush(self) -> None:
         """Return once everything posted so far is written, or found not to be writable and logged.
@@ -277,8 +294,19 @@ class SqlStore:
         return reading.entries_of(self.database, account, since)
 
 
-def _apply(step: Settle | Record, steps: Batch) -> None:
-    steps.apply(step)
+def _lease(
+    lease: Lease, owner: str, beat: Callable[[Connection], None] | None, steps: Batch
+) -> Refusal | None:
+    """Reserve; where it is time to, say that the owner lives."""
+    refusal = steps.lease(lease, owner)
+    if refusal is None and beat is not None:
+        beat(steps.connection)
+    return refusal
+
+
+def _apply(steps: Sequence[Settle | Record], batch: Batch) -> None:
+    for step in steps:
+        batch.apply(step)
 
 
 def _prune(now: float, keep_s: float, steps: Batch) -> None:

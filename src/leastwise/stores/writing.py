@@ -8,8 +8,6 @@ transaction, in hours and accounts, are added up first and written once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from operator import add, attrgetter
 from typing import Final
@@ -21,7 +19,7 @@ from leastwise.routing import Warmth
 from leastwise.steps import Lease, Record, Settle
 from leastwise.stores import Line
 from leastwise.stores.accounts import Books
-from leastwise.stores.database import Connection, Database
+from leastwise.stores.database import Connection
 
 HOUR_S: Final = 3600
 
@@ -110,6 +108,8 @@ class Batch:
         self.connection = connection
         self._books = Books(connection) if keeps_budgets else None
         self._hours: dict[tuple[object, ...], tuple[int, ...]] = {}
+        self._ratios: dict[str, tuple[int, int]] = {}
+        self._charges: list[tuple[str, str, str, int]] = []
 
     def lease(self, lease: Lease, owner: str) -> Refusal | None:
         """Reserve in all accounts, or in none and say why.
@@ -145,11 +145,7 @@ class Batch:
                 return
             self.connection.execute(_INSERT_ENTRY, values)
         charges = entry.charges
-        if charges:
-            self.connection.executemany(
-                _INSERT_CHARGE,
-                [(entry.id, charge.budget_id, charge.window_key, charge.nusd) for charge in charges],
-            )
+        self._charges += [(entry.id, one.budget_id, one.window_key, one.nusd) for one in charges]
         if self._books is not None:
             self._books.release(entry.id)
             self._books.charge(charges)
@@ -159,6 +155,7 @@ class Batch:
         lost = "DELETE FROM entry WHERE id = ? AND certainty = 'lost'"
         if not self.connection.execute(lost, (id_,)).rowcount:
             return False
+        self._write_charges()  # those of this transaction, too
         sql = "SELECT budget_id, window_key, nusd FROM charge WHERE entry_id = ?"
         charged = [Charge(*row) for row in self.connection.execute(sql, (id_,)).fetchall()]
         self.connection.execute("DELETE FROM charge WHERE entry_id = ?", (id_,))
@@ -184,13 +181,25 @@ class Batch:
             self.connection.execute(_UPSERT_WARMTH, values)
         if step.measured is not None:
             measured = step.measured
-            self.connection.execute(_UPSERT_RATIO, (measured.tokenizer, measured.estimated, measured.actual))
+            estimated, actual = self._ratios.get(measured.tokenizer, (0, 0))
+            self._ratios[measured.tokenizer] = estimated + measured.estimated, actual + measured.actual
         if step.step_downs:
             rows = [(row.at, row.id, *_step_down_values(one)) for one in step.step_downs]
             self.connection.executemany(_INSERT_STEP_DOWN, rows)
 
+    def _write_charges(self) -> None:
+        if self._charges:
+            self.connection.executemany(_INSERT_CHARGE, self._charges)
+            self._charges.clear()
+
     def write(self) -> None:
-        """Write the sums."""
+        """Write what was put off, and the sums in the order of their keys: rows are locked in one order."""
+        self._write_charges()
+        if self._ratios:
+            self.connection.executemany(
+                _UPSERT_RATIO, [(name, *sums) for name, sums in sorted(self._ratios.items())]
+            )
+            self._ratios.clear()
         if self._hours:
             self.connection.executemany(
                 _UPSERT_HOUR, [(*hour, *sums) for hour, sums in sorted(self._hours.items())]
@@ -198,15 +207,6 @@ class Batch:
             self._hours.clear()
         if self._books is not None:
             self._books.write()
-
-
-@contextmanager
-def batch(database: Database, *, may_wait: bool = True, keeps_budgets: bool = True) -> Iterator[Batch]:
-    """Hold a transaction for steps; see `Database.transaction`."""
-    with database.transaction(may_wait=may_wait) as connection:
-        made = Batch(connection, keeps_budgets=keeps_budgets)
-        yield made
-        made.write()
 
 
 def _unfit(error: Exception) -> StoreError:

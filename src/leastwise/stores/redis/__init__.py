@@ -9,7 +9,8 @@ a restart with less than `appendfsync always`, loses what was acknowledged last.
 persistence loses all: budgets begin at nothing, until they are set to what the ledger's charges add up to.
 A server whose `maxmemory-policy` is one of `allkeys-*` may throw counters away; that is said at the start.
 
-A server that is gone is found out in a fraction of a second, and used again as soon as it is back. Only a
+A server that is gone is found out in a fraction of a second, and used again as soon as it is back; one that
+does not answer in time is left alone for as long again. Only a
 connection that turns out to have been closed is made anew and asked once more, which every command here
 allows for.
 

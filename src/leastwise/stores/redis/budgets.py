@@ -104,17 +104,30 @@ redis.call('ZADD', OWNERS, now_ms(), owner)
 if redis.call('HEXISTS', KEYS[8], id) == 1 or redis.call('HEXISTS', LEASES, id) == 1 then
   return false
 end
+
+local names = {}
 for i = 5, #ARGV, 5 do
-  local windows = slices(ARGV[i], ARGV[i + 1], ARGV[i + 2])
-  local spent, leased = total(SPENT, windows), total(LEASED, windows)
-  if spent + leased + worst > tonumber(ARGV[i + 3]) then
-    return {(i - 5) / 5, spent, leased, total(CALLS, windows)}
+  names[#names + 1] = ARGV[i] .. '\0' .. ARGV[i + 2]
+end
+local spents = redis.call('HMGET', SPENT, unpack(names))
+local leaseds = redis.call('HMGET', LEASED, unpack(names))
+for n, name in ipairs(names) do
+  local account, first, key, limit = unpack(ARGV, 5 * n, 5 * n + 3)
+  local spent, leased = tonumber(spents[n] or 0), tonumber(leaseds[n] or 0)
+  if first ~= key then
+    local windows = slices(account, first, key)
+    spent, leased = total(SPENT, windows), total(LEASED, windows)
+  end
+  if spent + leased + worst > tonumber(limit) then
+    return {n - 1, spent, leased, total(CALLS, slices(account, first, key))}
   end
 end
-for i = 5, #ARGV, 5 do
-  local window = note(ARGV[i], ARGV[i + 2], ARGV[i + 4])
+for n, name in ipairs(names) do
+  if not spents[n] and not leaseds[n] then
+    note(ARGV[5 * n], ARGV[5 * n + 2], ARGV[5 * n + 4])
+  end
   if worst ~= '0' then
-    redis.call('HINCRBY', LEASED, window, worst)
+    redis.call('HINCRBY', LEASED, name, worst)
   end
 end
 redis.call('HSET', LEASES, id, held)
@@ -128,8 +141,9 @@ local function charge(json, sign)
   for _, part in ipairs(cjson.decode(json)) do
     local window = part.budget_id .. '\0' .. part.window_key
     if part.nusd > 0 and (sign > 0 or redis.call('HEXISTS', SPENT, window) == 1) then
-      note(part.budget_id, part.window_key, kept_s)
-      redis.call('HINCRBY', SPENT, window, text(sign * part.nusd))
+      if redis.call('HINCRBY', SPENT, window, text(sign * part.nusd)) == part.nusd then
+        note(part.budget_id, part.window_key, kept_s)
+      end
       redis.call('HINCRBY', CALLS, window, sign)
     end
   end
@@ -151,7 +165,9 @@ for i = 8, #KEYS do
   local lost = redis.call('HGET', KEYS[i], id)  -- what a lost one was charged; '' for what is known
   if not lost or (lost ~= '' and is_lost == '0') then
     release(id)
-    charge(lost or '[]', -1)
+    if lost then
+      charge(lost, -1)
+    end
     charge(charges, 1)
     redis.call('HSET', KEYS[i], id, is_lost == '1' and charges or '')
     redis.call('EXPIRE', KEYS[i], settled_s)
@@ -184,7 +200,7 @@ return found
 """
 
 _BEAT_LUA: Final = "redis.call('ZADD', OWNERS, now_ms(), ARGV[1])"
-_CORRECT_LUA: Final = "redis.call('HSET', SPENT, note(ARGV[1], ARGV[2], ARGV[3]), ARGV[4])"
+_CORRECT_LUA: Final = "redis.call('HINCRBY', SPENT, note(ARGV[1], ARGV[2], ARGV[3]), ARGV[4])"
 
 _COUNTERS: Final = ("spent", "leased", "calls")
 _BUDGET_KEYS: Final = (*_COUNTERS, "windows", "ends", "leases", "owners")
@@ -313,9 +329,9 @@ class RedisBudgets:
                     account, _, key = name.decode().partition("\0")
                     lines.append(WindowLine(account, key, Standing(*(int(one or 0) for one in sums))))
 
-    def correct(self, account: str, window_key: str, spent_nusd: int) -> None:
-        """Set what a window's account has spent: what its charges add up to."""
-        self._run(self._correct, [account, window_key, _KEPT_S, spent_nusd])
+    def correct(self, account: str, window_key: str, by_nusd: int) -> None:
+        """Add to what a window's account has spent; below zero to take away."""
+        self._run(self._correct, [account, window_key, _KEPT_S, by_nusd])
 
     def first_to(self, account: str, window_key: str, what: str) -> bool:
         """Tell whether nobody said `what` of that window before: then the caller is to say it."""

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import secrets
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,8 +31,11 @@ _UNREADABLE: Final = (
     "the URL of a store cannot be read; expected redis://[USER:PASSWORD@]HOST:PORT[/DB][?namespace=NAME], "
     "with a name of letters, digits, '_', '.' and '-', and special characters of a password as %XX"
 )
-_TIMEOUT_S: Final = 0.25
+_CONNECT_S: Final = 0.25
+_ANSWER_S: Final = 0.4  # on a machine that is overloaded a quarter of a second was too short now and then
 _CONNECTIONS: Final = 64
+#: For so long nobody asks again after no answer came in time: all who wait at once would wait in turn.
+_SILENCE_S: Final = 0.25
 _QUEUE_S: Final = 0.5  # for a connection, where more threads want one
 
 
@@ -57,6 +61,7 @@ class Server:
         self.prefix = f"{{leastwise:{namespace}}}:"
         self.client = redis.Redis(connection_pool=pool)
         self._failure = StoreError
+        self._silent_until = 0.0
         self._check()
         self._failure = failure
         weakref.finalize(self, pool.disconnect)
@@ -91,9 +96,14 @@ class Server:
         Raises:
             StoreError: the server cannot be asked, or a value cannot be kept.
         """
+        if time.monotonic() < self._silent_until:
+            message = f"the store on {self.where} cannot be asked: it did not answer a moment ago"
+            raise self._failure(message)
         try:
             yield
         except (redis.RedisError, OSError) as error:
+            if isinstance(error, redis.TimeoutError):
+                self._silent_until = time.monotonic() + _SILENCE_S
             words = str(error).rstrip(".")
             message = f"the store on {self.where} cannot be asked: {words}. See [store] of the configuration"
             raise self._failure(message) from error
@@ -137,8 +147,8 @@ def _opened(url: str) -> tuple[str, redis.BlockingConnectionPool]:
             f"{url.partition('?')[0]}?{urlencode(settings)}",
             max_connections=_CONNECTIONS,
             timeout=_QUEUE_S,
-            socket_timeout=_TIMEOUT_S,
-            socket_connect_timeout=_TIMEOUT_S,
+            socket_timeout=_ANSWER_S,
+            socket_connect_timeout=_CONNECT_S,
             # Not after a timeout: the next would take as long.
             retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
             protocol=2,  # with this and the next two nothing is asked when a connection is made
