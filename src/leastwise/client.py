@@ -9,7 +9,8 @@ it blocks nowhere and may run anywhere.
 The ledger and the cache are never a reason to withhold an answer: their failures are logged,
 counted in `Desk.faults`, and the request goes on. A budget is: what cannot be reserved is not spent.
 
-On an event loop a store that is far, or near and busy, is asked on a thread.
+On an event loop a store that is far, or near and busy, is asked on a thread. What several exchanges of
+a loop ask of the ledger in one turn of it becomes one transaction; one exchange alone waits for no turn.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -77,6 +80,7 @@ class Desk:
 
     Attributes:
         faults: How often ledger or cache failed since the start.
+        lives: The exchanges under way on event loops.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Desk:
         self._cache: CacheStore | None = None
         self._opening = threading.Lock()
         self.faults = 0
+        self.lives: set[Life] = set()  # under way on event loops
         self._clock = clock
 
     @property
@@ -161,10 +166,29 @@ class Desk:
         except (BusyError, BudgetUnavailableError):
             raise
         except Exception as error:
-            self._count("asking", "nothing is spent")
-            names = ", ".join(dict.fromkeys(claim.rule.name for claim in step.claims))
-            message = f"budget {names} cannot be asked, so nothing is spent: {type(error).__name__}: {error}"
-            raise BudgetUnavailableError(message) from error
+            raise self._unavailable(step, error) from error
+
+    def _unavailable(self, step: Lease, error: Exception) -> BudgetUnavailableError:
+        self._count("asking", "nothing is spent")
+        names = ", ".join(dict.fromkeys(claim.rule.name for claim in step.claims))
+        message = f"budget {names} cannot be asked, so nothing is spent: {type(error).__name__}: {error}"
+        return BudgetUnavailableError(message)
+
+    def may_share(self) -> bool:
+        """Tell whether exchanges of event loops are many enough to be worth each other's wait."""
+        return len(self.lives) > 1 and self.store.can_join
+
+    async def lease_together(self, step: Lease) -> Refusal | BudgetUnavailableError | None:
+        """Reserve in one transaction with whatever else this turn of the event loop asks for."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Refusal | None] = loop.create_future()
+        do = self.store.do_joined
+        self.store.join_lease(step, partial(_tell, answer, threading.get_ident()), partial(_soon, loop, do))
+        loop.call_soon(do)
+        try:
+            return await answer
+        except Exception as error:  # noqa: BLE001 - as in `lease`
+            return self._unavailable(step, error)
 
     def save(self, step: Save) -> None:
         """Keep an answer."""
@@ -184,11 +208,25 @@ class Desk:
         A row that cannot be kept must not take a settlement with it, whose lease would stay open.
         """
         try:
-            self.store.write(*steps, may_wait=may_wait)
+            if may_wait or not self._write_together(steps):
+                self.store.write(*steps, may_wait=may_wait)
         except Exception:  # noqa: BLE001 - as above
             self._count("writing")
             for step in steps:
                 self.post(step)
+
+    def _write_together(self, steps: Sequence[Settle | Record]) -> bool:
+        """Have these written at the end of this turn of the event loop; false where they are to be now."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        if not self.may_share():
+            return False
+        do = self.store.do_joined
+        self.store.join_write(steps, partial(_soon, loop, do))
+        loop.call_soon(do)
+        return True
 
     def post(self, step: Settle | Record) -> None:
         """Have a step written soon; blocks nowhere."""
@@ -205,6 +243,29 @@ class Desk:
         self.faults += 1
         if self.faults & (self.faults - 1) == 0:
             _log.exception("%s the store failed (%d times so far): %s", what, self.faults, and_so)
+
+
+def _soon(loop: asyncio.AbstractEventLoop, do: Callable[[], None]) -> None:
+    """Have a loop do something, on any thread; where it has been closed, do it."""
+    try:
+        loop.call_soon_threadsafe(do)
+    except RuntimeError:
+        do()
+
+
+def _tell(
+    answer: asyncio.Future[Refusal | None], thread: int, refusal: Refusal | None, error: Exception | None
+) -> None:
+    """Give an answer to a coroutine, on the thread of its loop."""
+    with suppress(RuntimeError):  # the loop is closed
+        if thread != threading.get_ident():
+            answer.get_loop().call_soon_threadsafe(_tell, answer, thread, refusal, error)
+        elif answer.done():  # cancelled
+            return
+        elif error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(refusal)
 
 
 class Life:
@@ -262,7 +323,7 @@ class Life:
                         self._write()  # what an attempt before it held is free again
                         self._lease, self._is_sent = step, False
                         self.exchange_id = step.reserved.exchange_id
-                    if not (self._may_wait or self._desk.is_near(step)):
+                    if not self._may_wait and (not self._desk.is_near(step) or self._shares(step)):
                         return step
                     try:
                         value = self.ask(step, may_wait=self._may_wait)
@@ -285,6 +346,16 @@ class Life:
         elif isinstance(step, Relay):
             self._is_kept = step.is_kept
         return step
+
+    def _shares(self, step: AtStore) -> bool:
+        """Tell whether a step is done with those of other exchanges."""
+        return isinstance(step, Lease) and bool(step.claims) and self._desk.may_share()
+
+    async def ask_async(self, step: AtStore) -> Answered:
+        """Have a store carry out a step on behalf of an event loop, and return its answer."""
+        if isinstance(step, Lease) and self._shares(step):
+            return await self._desk.lease_together(step)
+        return await asyncio.to_thread(self.ask, step)
 
     def ask(self, step: AtStore, *, may_wait: bool = True) -> Answered:
         """Have a store carry out a step, and return its answer; may run on any thread.
@@ -463,6 +534,7 @@ async def run_async(
 ) -> Result:
     """Drive an exchange on an event loop; the same as `run` in every other way."""
     life = Life(steps, desk, may_wait=False)
+    desk.lives.add(life)
     cause: BaseException
     try:
         with life:
@@ -484,7 +556,9 @@ async def run_async(
                     case Done() | Accepted():
                         return Result(step.reply.payload, life, is_live=False)
                     case _:
-                        step = life.answer(await asyncio.to_thread(life.ask, step))
+                        step = life.answer(await life.ask_async(step))
     except UpstreamFailure as failure:
         cause = failure.cause
+    finally:
+        desk.lives.discard(life)
     raise cause

@@ -71,10 +71,8 @@ class Database:
 
     Attributes:
         name: What messages call it.
-        is_near: A call takes microseconds.
+        is_near: Whether a call takes microseconds; a disk that is waited for takes milliseconds.
     """
-
-    is_near = True
 
     def __init__(
         self,
@@ -87,6 +85,7 @@ class Database:
         self._what = what
         self.path = MEMORY if str(path) == MEMORY else str(Path(path).absolute())  # a daemon moves
         self.name = self.path
+        self.is_near = durability == "process"
         self._migrations = tuple(migrations)
         self._synchronous = "FULL" if durability == "power" else "NORMAL"
         self._lock = threading.RLock()

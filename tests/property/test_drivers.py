@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hypothesis import given
@@ -174,3 +174,46 @@ def test_the_books_balance_and_both_drivers_agree(
     assert ("exact" == row.certainty) is all("exact" == entry.certainty for entry in entries)
 
     assert (rows, entries, leased) == play(script, retries, clamp, how, fed, is_async=True)
+
+
+@given(
+    st.lists(st.lists(events.filter(lambda event: event.kind != "interrupt"), max_size=3), max_size=6),
+    st.integers(0, 12),
+    st.integers(0, 3),
+)
+def test_the_books_balance_however_many_share_a_loop_and_whoever_leaves(
+    scripts: list[list[Event]], turns: int, leave: int
+) -> None:
+    clock = Clock()
+    store = Listening(":memory:", clock=clock)
+    store.beat()
+    desk = Desk(store, clock)
+
+    async def pause(seconds: float) -> None:
+        clock.sleep(min(seconds, 0.001))
+
+    async def one(number: int, script: list[Event]) -> None:
+        made = terms(decision(HAIKU, asked=OPUS), clock, limits=LIMITS)
+        made.rng.seed(number)
+        upstream = Upstream([replace(event, seconds=0.0) for event in script], clock).asynchronously
+        result = await run_async(exchange(call(id=f"X{number}"), made), upstream, desk, sleep=pause)
+        end(result, "finish", len(STREAM))
+
+    async def main() -> None:
+        tasks = [asyncio.ensure_future(one(number, script)) for number, script in enumerate(scripts)]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in tasks[:leave]:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    asyncio.run(main())
+    assert (0, set()) == (desk.faults, desk.lives)
+    books = {(one.account, one.window_key): one.standing for one in store.windows()}
+    assert {key: standing.spent_nusd for key, standing in books.items()} == store.charged()
+    assert all(0 == standing.leased_nusd for standing in books.values())
+    (counts,) = store.database.rows(
+        "SELECT (SELECT COUNT(*) FROM exchange), (SELECT COUNT(DISTINCT exchange_id) FROM entry)"
+    )
+    assert counts[0] == counts[1] >= len(scripts) - leave
+    store.close()

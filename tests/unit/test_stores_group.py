@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,10 @@ def put(value: int) -> Callable[[Batch], tuple[int, Batch]]:
         return value, batch
 
     return job
+
+
+def never() -> None:
+    pytest.fail("nobody else wrote")
 
 
 def numbers(database: Database) -> list[int]:
@@ -198,3 +203,96 @@ def test_a_database_that_fails_is_said_to_each(group: Group, database: Database)
         jobs = [pool.submit(group.do, put(value)) for value in range(4)]
 
     assert [StoreError] * 4 == [type(job.exception()) for job in jobs]
+
+
+def test_what_joins_is_done_in_its_order_with_whatever_comes_next(group: Group, database: Database) -> None:
+    told: list[tuple[object, Exception | None]] = []
+
+    def then(answer: tuple[int, Batch], error: Exception | None) -> None:
+        told.append((answer[0], error))
+        assert [1, 2, 3] == numbers(database)  # committed
+
+    group.join(put(2), then, never)
+    group.join(put(1), then, never)
+    assert 0 == len(told)
+    group.do(put(3))
+
+    assert [(2, None), (1, None)] == told
+    assert not group.has_joined
+    assert group.serve()
+
+
+def test_what_joined_waits_while_somebody_else_writes(
+    group: Group, database: Database, locked: sqlite3.Connection
+) -> None:
+    told: list[object] = []
+    group.join(put(1), lambda answer, _: told.append(answer[0]), never)
+    assert not group.serve()
+    assert [] == told
+    locked.execute("COMMIT")
+    assert group.serve()
+
+    assert [1] == told == numbers(database)
+
+
+def test_when_one_that_joined_fails_the_others_are_done_by_who_may_wait(
+    group: Group, database: Database
+) -> None:
+    told: list[tuple[int, type[Exception] | None]] = []
+
+    def tell(value: int, _: tuple[int, Batch], error: Exception | None) -> None:
+        told.append((value, None if error is None else type(error)))
+
+    for value in (1, 1, 2):
+        group.join(put(value), partial(tell, value), never)
+    assert not group.serve()
+    assert [] == told
+    group.do(put(3))
+
+    assert [(1, None), (1, StoreError), (2, None)] == told
+    assert [1, 2, 3] == numbers(database)
+
+
+def test_what_joined_an_interrupted_transaction_is_done_by_the_next(group: Group, database: Database) -> None:
+    told: list[object] = []
+    interrupts = [KeyboardInterrupt()]
+
+    def interrupted(batch: Batch) -> tuple[int, Batch]:
+        if interrupts:
+            raise interrupts.pop()
+        return put(2)(batch)
+
+    group.join(put(1), lambda answer, _: told.append(answer[0]), never)
+    group.join(interrupted, lambda answer, _: told.append(answer[0]), never)
+    with pytest.raises(KeyboardInterrupt):
+        group.serve()
+    assert [] == told == numbers(database)
+    assert group.serve()
+
+    assert [1, 2] == told == numbers(database)
+
+
+def test_what_joins_while_a_thread_writes_is_asked_for_again_and_not_waited_for(
+    group: Group, database: Database
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    told: list[object] = []
+    again: list[bool] = []
+
+    def slow(batch: Batch) -> None:
+        put(0)(batch)
+        begun.set()
+        may_end.wait(60)
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(group.do, slow)
+        begun.wait(60)
+        group.join(put(1), lambda answer, _: told.append(answer[0]), lambda: again.append(group.serve()))
+        assert group.serve()
+        assert [] == told == again
+        may_end.set()
+        first.result()
+
+    assert [True] == again
+    assert [1] == told
+    assert [0, 1] == numbers(database)

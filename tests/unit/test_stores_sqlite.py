@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import random
 import sqlite3
 import subprocess
 import sys
@@ -24,7 +25,7 @@ import pytest
 from leastwise import sqlite
 from leastwise.budget import Account, BudgetRule, Claim, Window
 from leastwise.errors import StoreError
-from leastwise.ledger import Charge, Entry, Exchange, Reserved, first_id
+from leastwise.ledger import Charge, Entry, Exchange, Reserved, first_id, new_id
 from leastwise.routing import Warmth
 from leastwise.sqlite import BusyError, Database
 from leastwise.steps import Lease, Record, Settle
@@ -744,3 +745,16 @@ def test_a_row_that_cannot_be_stored_leaves_its_settlement_be(store: SqliteStore
 
     assert ([], {("a", "w"): 3}) == (store.reserved(), store.charged())
     assert 1 == store.sums(Query())[0].calls
+
+
+def test_what_is_past_its_time_when_it_is_written_leaves_no_charge_behind(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        paid = Settle(spent(new_id(0.0, random.Random(1)), Charge("b", "w", 5)))
+
+        def together(batch: Batch) -> None:
+            batch.apply(paid)
+            sql._prune(1e9, 0.0, batch)
+
+        store._group.do(together)
+        assert [] == store.database.rows("SELECT 1 FROM charge WHERE entry_id <> ''")
+        assert {("b", "w"): 5} == store.charged()

@@ -6,7 +6,7 @@ One `Store` keeps the ledger and, in the same transactions, the budgets; where b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -270,6 +270,30 @@ class Store(BudgetStore, Protocol):
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
         """Write now, all or none; when somebody else is writing and `may_wait` is false, soon."""
+
+    @property
+    def can_join(self) -> bool:
+        """Whether `join_lease` and `join_write` may be called now."""
+
+    def join_lease(
+        self,
+        lease: Lease,
+        then: Callable[[Refusal | None, Exception | None], None],
+        again: Callable[[], None],
+    ) -> None:
+        """Reserve as `lease` does, in one transaction with all that joins until somebody says `do_joined`.
+
+        Args:
+            lease: What to reserve.
+            then: Called with the answer or the error, once it is committed or failed, on any thread.
+            again: Called on any thread, where something else was written first: say `do_joined` again.
+        """
+
+    def join_write(self, steps: Sequence[Settle | Record], again: Callable[[], None]) -> None:
+        """Write as `write` does, with what else joins; `flush` and `close` write it, too."""
+
+    def do_joined(self) -> None:
+        """Do what has joined, on this thread or another; never waits for another writer."""
 
     def post(self, step: Settle | Record) -> None:
         """Write soon; never blocks, and may be called by the garbage collector."""

@@ -44,8 +44,10 @@ _IS_KNOWN: Final = "SELECT 1 FROM entry WHERE id = ? UNION ALL SELECT 1 FROM lea
 _LEASE: Final = ("id", "exchange_id", "purpose", "provider", "model", "at", "worst_nusd")
 _lease_values: Final = attrgetter(*_LEASE)
 _LEASE_COLUMNS: Final = ", ".join(f"lease.{name}" for name in (*_LEASE, "charges_json", "owner"))
+#: What is settled or reserved already stays so.
 _OPEN: Final = (
-    f"INSERT INTO lease ({', '.join(_LEASE)}, charges_json, owner) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    f"INSERT INTO lease ({', '.join(_LEASE)}, charges_json, owner) SELECT ?, ?, ?, ?, ?, ?, ?, ?, ? "
+    "WHERE NOT EXISTS (SELECT 1 FROM entry WHERE id = ?) ON CONFLICT (id) DO NOTHING"
 )
 _HELD: Final = "SELECT charges_json FROM lease WHERE id = ?"
 _CLOSE: Final = "DELETE FROM lease WHERE id = ?"
@@ -73,18 +75,18 @@ class Books:
         reserved, claims = lease.reserved, lease.claims
         id_, worst_nusd = reserved.id, reserved.worst_nusd
         self._connection.lock(names_of(lease))
-        if self._connection.execute(_IS_KNOWN, (id_, id_)).fetchone():
-            return None
         spans = [_span(claim.account) for claim in claims]
         self._ask(spans)
         for span, claim in zip(spans, claims, strict=True):
             spent_nusd, leased_nusd, _ = self._stands(span)
             if spent_nusd + leased_nusd + worst_nusd > claim.limit_nusd:
-                return self._refusal(claims, worst_nusd)
+                is_known = self._connection.execute(_IS_KNOWN, (id_, id_)).fetchone()
+                return None if is_known else self._refusal(claims, worst_nusd)
         held = [(account, key, worst_nusd) for account, _, key in spans]
-        self._connection.execute(_OPEN, (*_lease_values(reserved), _encode(held).decode(), owner))
-        for account, _, key in spans:
-            self._add(account, key, 0, worst_nusd, 0)
+        values = (*_lease_values(reserved), _encode(held).decode(), owner, id_)
+        if self._connection.execute(_OPEN, values).rowcount:
+            for account, _, key in spans:
+                self._add(account, key, 0, worst_nusd, 0)
         return None
 
     def _refusal(self, claims: Sequence[Claim], worst_nusd: int) -> Refusal:

@@ -75,6 +75,12 @@ class Outbox:
         self._is_checkpoint_due = True
         self._queue.put(_nothing)
 
+    def do_joined(self) -> None:
+        """Do what has joined the group or, where that takes time, have the writer do it."""
+        if not (self._database.is_near and self._group.serve()):
+            self.start()
+            self._queue.put(_serve_joined)
+
     def flush(self) -> None:
         """Return once all that was queued before this call is done.
 
@@ -82,6 +88,8 @@ class Outbox:
             StoreError: it takes too long, for the database cannot be had.
         """
         self.start()
+        if self._group.has_joined:
+            self._queue.put(_serve_joined)
         if self._thread is None or not self._thread.is_alive():
             self._do(self._waiting())
             return
@@ -98,6 +106,8 @@ class Outbox:
         itself only notes that it is to end, and nobody waits for it for ever.
         """
         thread = self._thread
+        if self._group.has_joined:
+            self._queue.put(_serve_joined)
         if thread is not None:
             self._is_closing = True
             self._queue.put(None)
@@ -172,6 +182,10 @@ class Outbox:
 def _do_all(jobs: Sequence[Job], steps: Batch) -> None:
     for job in jobs:
         job(steps)
+
+
+def _serve_joined(_: Batch) -> None:
+    """Have a transaction, which takes along what has joined."""
 
 
 def _nothing(_: Batch) -> None:

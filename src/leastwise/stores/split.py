@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -95,6 +95,27 @@ class Split:
                 entries = _settled_now(self._ledger, self._budgets, entries)
         finally:  # what the ledger could not take is paid for all the same
             self._worker.put(*entries)
+
+    @property
+    def can_join(self) -> bool:
+        """Never: two stores share no transaction."""
+        return False
+
+    def join_lease(
+        self,
+        lease: Lease,
+        then: Callable[[Refusal | None, Exception | None], None],
+        again: Callable[[], None],
+    ) -> None:
+        """Not here."""
+        raise NotImplementedError
+
+    def join_write(self, steps: Sequence[Settle | Record], again: Callable[[], None]) -> None:
+        """Not here."""
+        raise NotImplementedError
+
+    def do_joined(self) -> None:
+        """Nothing has joined."""
 
     def post(self, step: Settle | Record) -> None:
         """Write soon; blocks nowhere."""

@@ -33,7 +33,7 @@ _DAY_S: Final = 86_400
 _BEAT_S: Final = 5.0  # a lease says anew that its owner lives when nobody did for so long
 _PRUNE_EVERY_S: Final = 60.0
 _PRUNE_ROWS: Final = 1000
-_CHECKPOINT_EVERY: Final = 200  # transactions: some 6 MB of SQLite's log
+_CHECKPOINT_EVERY: Final = 500  # writes: 3 to 11 MB of SQLite's log, as they come together or alone
 _PIN_DAYS: Final = 2
 _OPINION_DAYS: Final = _PIN_DAYS + 28
 _WINDOW_DAYS: Final = 62  # longer than any window: what was charged to one goes before it does
@@ -71,6 +71,7 @@ class SqlStore:
         self._begin()
         self._group = Group(database, keeps_budgets=keeps_budgets)
         self._outbox = Outbox(database, self._group)
+        self.do_joined = self._outbox.do_joined
         at_fork(after_in_child=self._begin)
         weakref.finalize(self, self._outbox.close)
 
@@ -137,6 +138,26 @@ class SqlStore:
             self._beaten_at = now
         return refusal
 
+    @property
+    def can_join(self) -> bool:
+        """Whether leases may join: not while it is to be said that their owner lives."""
+        return 0 <= self._clock() - self._beaten_at < _BEAT_S
+
+    def join_lease(
+        self,
+        lease: Lease,
+        then: Callable[[Refusal | None, Exception | None], None],
+        again: Callable[[], None],
+    ) -> None:
+        """Reserve as `lease` does, with what others join."""
+        job = partial(_lease, lease, self._owner, None)
+        self._group.join(job, then, again, accounts.names_of(lease))
+
+    def join_write(self, steps: Sequence[Settle | Record], again: Callable[[], None]) -> None:
+        """Write as `write` does, with what others join."""
+        self._note(steps)
+        self._group.join(partial(_apply, steps), partial(_post_if_failed, self._outbox, steps), again)
+
     def settle(self, *entries: Entry) -> None:
         """Close these leases and charge what the entries cost; twice is as good as once."""
         self.write(*map(Settle, entries), may_wait=True)
@@ -190,15 +211,22 @@ class SqlStore:
         Raises:
             StoreError: they cannot be written together; each is tried again by itself, soon.
         """
-        self._outbox.start()
-        for step in steps:
-            if isinstance(step, Record):
-                self._recent.add(step)
+        self._note(steps)
         if may_wait or self.is_near:
             self._write(steps, may_wait=may_wait)
         else:
             self._post(steps)
+
+    def _note(self, steps: Sequence[Settle | Record]) -> None:
+        """Remember what is asked for again soon, and have the house kept."""
+        self._outbox.start()
+        for step in steps:
+            if isinstance(step, Record):
+                self._recent.add(step)
         self._prune()
+        self._written += 1
+        if self._written % _CHECKPOINT_EVERY == 0:
+            self._outbox.checkpoint()
         self._written += 1
         if self._written % _CHECKPOINT_EVERY == 0:
             self._outbox.checkpoint()
@@ -304,6 +332,15 @@ def _lease(
     return refusal
 
 
+def _post_if_failed(
+    outbox: Outbox, steps: Sequence[Settle | Record], _: None, error: Exception | None
+) -> None:
+    """Have each step tried again by itself where they could not be written together."""
+    if error is not None:
+        for step in steps:
+            outbox.put(partial(_apply, (step,)))
+
+
 def _apply(steps: Sequence[Settle | Record], batch: Batch) -> None:
     for step in steps:
         batch.apply(step)
@@ -311,6 +348,7 @@ def _apply(steps: Sequence[Settle | Record], batch: Batch) -> None:
 
 def _prune(now: float, keep_s: float, steps: Batch) -> None:
     """Delete what is past its time, a bounded number of rows."""
+    steps.write_charges()  # those put off, too, go with their entries
     kept = now - keep_s
     writing.prune(steps.connection, kept, now - _PIN_DAYS * _DAY_S, now - _OPINION_DAYS * _DAY_S, _PRUNE_ROWS)
     windows_before = datetime.fromtimestamp(max(0.0, kept - _WINDOW_DAYS * _DAY_S), UTC)

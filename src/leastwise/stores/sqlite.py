@@ -45,4 +45,3 @@ class SqliteStore(SqlStore):
     ) -> None:
         database = Database(path, MIGRATIONS, durability=durability)
         super().__init__(database, _DIALECT, keep_days=keep_days, keeps_budgets=keeps_budgets, clock=clock)
-        self.is_near = durability == "process"  # a disk that is waited for takes milliseconds

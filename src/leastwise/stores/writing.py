@@ -155,7 +155,7 @@ class Batch:
         lost = "DELETE FROM entry WHERE id = ? AND certainty = 'lost'"
         if not self.connection.execute(lost, (id_,)).rowcount:
             return False
-        self._write_charges()  # those of this transaction, too
+        self.write_charges()  # those of this transaction, too
         sql = "SELECT budget_id, window_key, nusd FROM charge WHERE entry_id = ?"
         charged = [Charge(*row) for row in self.connection.execute(sql, (id_,)).fetchall()]
         self.connection.execute("DELETE FROM charge WHERE entry_id = ?", (id_,))
@@ -187,14 +187,15 @@ class Batch:
             rows = [(row.at, row.id, *_step_down_values(one)) for one in step.step_downs]
             self.connection.executemany(_INSERT_STEP_DOWN, rows)
 
-    def _write_charges(self) -> None:
+    def write_charges(self) -> None:
+        """Write what was charged so far: nobody else waits for these rows, so in no order."""
         if self._charges:
             self.connection.executemany(_INSERT_CHARGE, self._charges)
             self._charges.clear()
 
     def write(self) -> None:
         """Write what was put off, and the sums in the order of their keys: rows are locked in one order."""
-        self._write_charges()
+        self.write_charges()
         if self._ratios:
             self.connection.executemany(
                 _UPSERT_RATIO, [(name, *sums) for name, sums in sorted(self._ratios.items())]
