@@ -168,7 +168,8 @@ def _ours(where: str, hot: CacheStore | None, cold: CacheStore) -> Iterator[Subj
         assert cold.look_up(key, leads=True).stored is not None
 
     def miss(key: str) -> None:
-        assert cold.look_up(key, leads=True).is_leading
+        while not cold.look_up(key, leads=True).is_leading:
+            pass  # the writer has the file: who looks is to look again
         cold.land(key)
 
     if hot is not None:
