@@ -114,16 +114,16 @@ def _routed(call: Call, terms: Terms, read: Features, caching: Caching, fault: s
 def _known(call: Call, terms: Terms, read: Features) -> Steps[tuple[Known, str]]:
     """Return what the ledger knows of the request and what budgets say of it, and the key of its ask."""
     ask_key = key_of(call, terms, read)
-    payer = Payer(read.session if terms.limits.rules else "", call.key, call.task.tag or "", call.tenant)
+    tag, session = call.task.tag or "", read.session if read.marks_cache else ""
+    step = Load(tag, read.tool_use_ids, call.tenant, session, ask_key)
+    if not terms.limits.rules:
+        return (yield from load(step)), ask_key
+    payer = Payer(read.session, call.key, tag, call.tenant)
     purse = Purse(terms.limits.rules, payer, call.at, call.task.critical, read.in_tool_loop)
     models = (canonical(model) for model in (call.request.model, *(tier.model for tier in terms.ladder)))
-    session = read.session if read.marks_cache else ""
-    tag, accounts = call.task.tag or "", purse.accounts(models)
-    known = yield from load(Load(tag, read.tool_use_ids, call.tenant, session, ask_key, accounts))
-    if purse.rules:
-        purse = replace(purse, standings=known.standings, raised=known.raised)
-        known = replace(known, purse=purse)
-    return known, ask_key
+    known = yield from load(replace(step, accounts=purse.accounts(models)))
+    purse = replace(purse, standings=known.standings, raised=known.raised)
+    return replace(known, purse=purse), ask_key
 
 
 def _read(call: Call) -> tuple[Features, str]:

@@ -356,14 +356,16 @@ def _use_of_cache(call: Call, config: Config, router: Router) -> CacheUse:
 
     Nothing where all is switched off, nor where a share is routed: the rest must not get its answers.
     """
-    first, last = (router.mode_of(call.request, call.task, draw) for draw in (0.0, _LAST_DRAW))
-    if config.cache.on == "off" or first != last or last == "off":
-        return "off"
     told = call.task.cache_use or call.headers.get("leastwise-cache")
+    is_on = config.cache.on == "all" or call.task.tag in config.cache.tags
+    if config.cache.on == "off" or (told is None and not is_on):
+        return "off"
+    first, last = (router.mode_of(call.request, call.task, draw) for draw in (0.0, _LAST_DRAW))
+    if first != last or last == "off":
+        return "off"
     if told is not None:
         return _TOLD.get(told.strip().lower(), "off")
-    is_on = config.cache.on == "all" or call.task.tag in config.cache.tags
-    return "write" if is_on and last in _CHOSEN else "off"
+    return "write" if last in _CHOSEN else "off"
 
 
 def observed(store: Store, now: float) -> tuple[int, int]:
