@@ -227,9 +227,6 @@ class SqlStore:
         self._written += 1
         if self._written % _CHECKPOINT_EVERY == 0:
             self._outbox.checkpoint()
-        self._written += 1
-        if self._written % _CHECKPOINT_EVERY == 0:
-            self._outbox.checkpoint()
 
     def _prune(self) -> None:
         """Post the removal of what is past its time, now and then."""
