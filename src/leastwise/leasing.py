@@ -21,7 +21,7 @@ from leastwise.budget import BudgetRule, Limits, Refusal, percent_of
 from leastwise.errors import BudgetExceededError, UnboundedError, UnknownPriceError
 from leastwise.ladder import Ladder
 from leastwise.messages import Request
-from leastwise.money import NUSD_PER_USD, show, to_usd
+from leastwise.money import places_of, show, to_usd
 from leastwise.prices import Cost, PriceBook, worst_case
 from leastwise.steps import Lease, Sleep, Steps, lease
 from leastwise.tally import most_runs, prompt_bound, prompt_ceiling, unbounded_part
@@ -141,7 +141,7 @@ def refused(
     works = tuple(name for name, nusd in costs if nusd <= room and name in ladder)
     window = refusal.claim.account.window
     ends = None if window.ends_at is None else datetime.fromtimestamp(window.ends_at, ZoneInfo(rule.tz))
-    kept_nusd, places = refusal.claim.kept_nusd, _places(limit)
+    kept_nusd, places = refusal.claim.kept_nusd, places_of(limit)
     sums = (standing.spent_nusd, standing.leased_nusd, limit + kept_nusd, kept_nusd, worst_nusd)
     spent, held, most, kept, worst = (show(nusd, places) for nusd in sums)
     words = f"Budget {_named(refusal)}: {spent} of {most}{_when(rule, window.began_at)} spent"
@@ -181,11 +181,6 @@ def costs_below(
             yield tier.name, worst_of(asked, tier.upstream, at, book, is_estimate=is_estimate).nusd
         except UnknownPriceError:
             continue
-
-
-def _places(limit_nusd: int) -> int:
-    """Return how many digits tell sums of a budget apart."""
-    return 2 if limit_nusd >= NUSD_PER_USD else 4 if limit_nusd >= NUSD_PER_USD // 10 else 6
 
 
 def _named(refusal: Refusal) -> str:

@@ -63,6 +63,11 @@ def divide_up(numerator: int, denominator: int) -> int:
     return -(-numerator // denominator)
 
 
+def places_of(limit_nusd: int) -> int:
+    """Return how many digits after the point tell sums within a limit apart: 2, 4 or 6."""
+    return 2 if limit_nusd >= NUSD_PER_USD else 4 if limit_nusd >= NUSD_PER_USD // 10 else 6
+
+
 def show(nusd: int, places: int | None = None) -> str:
     """Return `nusd` as text such as `$2,035.39`, `-$17.30` or `$0.000021`.
 

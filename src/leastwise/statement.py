@@ -38,7 +38,7 @@ from leastwise.forecast import (
     when,
 )
 from leastwise.ladder import Ladder
-from leastwise.money import show
+from leastwise.money import places_of, show
 from leastwise.stores import BudgetStore, Store, WindowLine
 
 #: So many attempts tell well enough what the same tokens cost on other tiers.
@@ -91,6 +91,10 @@ class Statement:
     def usual_nusd(self) -> int:
         """Where calls that are neither critical nor in a tool loop end: the limit less the reserve."""
         return self.limit_nusd - int(self.limit_nusd * self.rule.reserve)
+
+    def show(self, nusd: int) -> str:
+        """Return a sum as text, with as many digits as its limit needs."""
+        return show(nusd, places_of(self.limit_nusd))
 
     @property
     def percent(self) -> Decimal:
@@ -204,7 +208,7 @@ def _spending(
 
 def usage_words(one: Statement) -> str:
     """Return how much is spent, such as `81% of $8,000.00`."""
-    return f"{one.percent:.0f}% of {show(one.limit_nusd)}"
+    return f"{one.percent:.0f}% of {one.show(one.limit_nusd)}"
 
 
 def heading_words(one: Statement, ahead: Forecast | TooLittle, now: float) -> str:
@@ -238,7 +242,7 @@ def lasting_words(one: Statement, ahead: Forecast | TooLittle, now: float) -> li
     if isinstance(ahead, TooLittle) or not ahead.left_nusd:
         return []
     return [
-        f"on {lasts.tier} the remaining {show(ahead.left_nusd)} "
+        f"on {lasts.tier} the remaining {one.show(ahead.left_nusd)} "
         + ("lasts for good" if lasts.until is None else f"lasts until {when(lasts.until, now, one.rule.tz)}")
         for lasts in ahead.lasts
     ]

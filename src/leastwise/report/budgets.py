@@ -56,12 +56,12 @@ def _each(rule: BudgetRule) -> str:
 def _account_lines(one: Statement, ahead: Ahead, now: float) -> Iterator[str]:
     standing = one.standing
     yield one.name
-    spent = f"{show(standing.spent_nusd)}, {usage_words(one)}; {plural(standing.calls, 'call')}"
+    spent = f"{one.show(standing.spent_nusd)}, {usage_words(one)}; {plural(standing.calls, 'call')}"
     yield from labelled("spent", spent)
     if standing.leased_nusd:
-        yield from labelled("reserved", f"{show(standing.leased_nusd)} for calls under way")
+        yield from labelled("reserved", f"{one.show(standing.leased_nusd)} for calls under way")
     if one.raised_nusd:
-        yield from labelled("raised", f"by {show(one.raised_nusd)} for now")
+        yield from labelled("raised", f"by {one.show(one.raised_nusd)} for now")
     yield from labelled("resets", one.resets() or _no_reset(one))
     if one.tier:
         yield from labelled("ceiling", f"nothing above {one.tier} is chosen, but for critical tasks")
@@ -78,10 +78,10 @@ def _no_reset(one: Statement) -> str:
 
 
 def _cap(one: Statement) -> str:
-    usual = f"at {show(one.usual_nusd)} calls are refused"
+    usual = f"at {one.show(one.usual_nusd)} calls are refused"
     if one.rule.reserve:
-        usual += f", tool loops under way at {show(one.limit_nusd)}"
-    return usual if one.rule.cap == "block" else f"{usual}, critical tasks at {show(one.most_nusd)}"
+        usual += f", tool loops under way at {one.show(one.limit_nusd)}"
+    return usual if one.rule.cap == "block" else f"{usual}, critical tasks at {one.show(one.most_nusd)}"
 
 
 def _heading(one: Statement, ahead: Ahead, now: float) -> Iterator[str]:
@@ -93,7 +93,7 @@ def _heading(one: Statement, ahead: Ahead, now: float) -> Iterator[str]:
     for reach in ahead.reached:
         if reach.what != LIMIT and reach.at is not None:
             what = reach.what if reach.what.endswith("limit") else f"ceiling {reach.what}"
-            yield f"{what} at {show(reach.nusd)} on {when(reach.at, now, one.rule.tz)}"
+            yield f"{what} at {one.show(reach.nusd)} on {when(reach.at, now, one.rule.tz)}"
 
 
 def status_json(found: Sequence[tuple[Statement, Ahead]]) -> dict[str, Any]:
