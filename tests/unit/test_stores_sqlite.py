@@ -677,6 +677,7 @@ def test_who_is_interrupted_while_waiting_leaves_the_others_be(path: Path) -> No
                 time.sleep(0.001)
             os.kill(os.getpid(), signal.SIGINT)
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts us may ignore it
         threading.Thread(target=interrupt).start()
         try:
             hold("mine")
