@@ -26,11 +26,17 @@ def test_no_budget_is_overspent_and_no_call_refused_without_a_reason(backend: st
 
 
 @pytest.mark.parametrize(
-    ("broken", "words"), [("careless", "recorded of"), ("stingy", "were spent and"), ("leaky", "not killed")]
+    ("broken", "words"),
+    [
+        ("careless", ("recorded of", "more than the limit")),  # by the books at the end, or while it happens
+        ("stingy", ("were spent and",)),
+        ("leaky", ("not killed",)),
+    ],
+    ids=["careless", "stingy", "leaky"],
 )
-def test_a_store_that_is_wrong_is_found_out(broken: str, words: str, tmp_path: Path) -> None:
+def test_a_store_that_is_wrong_is_found_out(broken: str, words: tuple[str, ...], tmp_path: Path) -> None:
     threads, limit_nusd = (16, NUSD_PER_USD // 50) if broken == "careless" else (4, NUSD_PER_USD // 2)
     plan = Plan(broken, str(tmp_path), "", 2, threads, 1.5, 0, limit_nusd=limit_nusd, has_raises=False)
     found = wrongs(hammer(plan))
 
-    assert [line for line in found if words in line], found
+    assert [line for line in found if any(one in line for one in words)], found
