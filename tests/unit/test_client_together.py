@@ -105,9 +105,7 @@ def test_exchanges_of_one_loop_share_transactions_and_all_is_written_when_it_end
     asyncio.run(main())
     assert set() == desk.lives
     assert 0 == desk.faults
-    if store.is_near:
-        assert MANY == rows(store, "exchange") == rows(store, "entry")
-    store.flush()
+    store.flush()  # where a thread had the turn, it writes what joined
     assert MANY == rows(store, "exchange") == rows(store, "entry")
     assert 2 <= store.begun <= MANY
     (window,) = store.windows()
