@@ -79,7 +79,7 @@ def read(call: Call, terms: Terms, *, counts_unpriced: bool) -> Batch:
             session = features.read(asked[0], call.task, call.headers).session
             purse = replace(purse, payer=replace(purse.payer, session=session))
         return Batch(call, terms, purse, _worst(asked, call, terms, purse, counts_unpriced=counts_unpriced))
-    except Exception as error:
+    except Exception as error:  # a batch that no budget covers passes, whatever we make of it
         if isinstance(error, LeastwiseError) and (purse.rules or not isinstance(error, RequestError)):
             raise
         if purse.rules:

@@ -155,6 +155,10 @@ class BudgetRule:
             return ()
         return (Ceiling(Decimal("0.70"), names[-2]), Ceiling(Decimal("0.90"), names[0]))
 
+    def kept_of(self, limit_nusd: int) -> int:
+        """Return what of a limit in force only tool loops may use."""
+        return int(limit_nusd * self.reserve)
+
     def check(self, ladder: Ladder) -> None:
         """Refuse ceilings that name no tier of `ladder`, or that rise; and tiers given for models.
 
@@ -326,6 +330,12 @@ def percent_of(spent_nusd: int, limit_nusd: int) -> Decimal:
     return Decimal(100 * spent_nusd) / limit_nusd if limit_nusd else Decimal(100)
 
 
+def last_passed(ceilings: Iterable[Ceiling], spent_nusd: int, limit_nusd: int) -> Ceiling | None:
+    """Return the strictest of rising ceilings whose share of the limit is spent, and more; or None."""
+    passed = [one for one in ceilings if spent_nusd > one.above * limit_nusd]
+    return passed[-1] if passed else None
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """One account and the window of it that counts now: what a store is asked about."""
@@ -369,6 +379,15 @@ class Raise:
     why: str
     who: str
     at: float
+
+
+def raised_at(raises: Iterable[Raise], now: float) -> dict[str, int]:
+    """Return what is added to each budget now, by its name, of all that was ever given."""
+    sums: dict[str, int] = {}
+    for one in raises:
+        if now < one.until:
+            sums[one.budget] = sums.get(one.budget, 0) + one.nusd
+    return sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -423,7 +442,7 @@ class Purse:
         if self.is_critical and rule.cap == "allow_critical":
             return rule.most_nusd + more, 0
         limit = rule.limit_nusd + more
-        kept = 0 if self.in_loop else int(limit * rule.reserve)
+        kept = 0 if self.in_loop else rule.kept_of(limit)
         return limit - kept, kept
 
     def held(self, ladder: Ladder, model: str) -> Held | None:
@@ -434,11 +453,11 @@ class Purse:
         for rule, account in self._covering(model):
             spent = self.standings.get(account, Standing()).spent_nusd
             limit = rule.limit_nusd + self.raised.get(rule.name, 0)
-            passed = [one for one in rule.ceilings_on(ladder) if spent > one.above * limit]
-            if passed:
+            passed = last_passed(rule.ceilings_on(ladder), spent, limit)
+            if passed is not None:
                 percent = percent_of(spent, limit)
                 window = window_of(rule, self.at).key
-                found.append(Held(passed[-1].tier, rule.name, account, window, percent, passed[-1].above))
+                found.append(Held(passed.tier, rule.name, account, window, percent, passed.above))
         return min(found, key=lambda held: ladder.rank(held.tier), default=None)
 
     def remaining_nusd(self, model: str) -> int | None:

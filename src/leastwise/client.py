@@ -165,7 +165,7 @@ class Desk:
             return self.store.lease(step, may_wait=may_wait)
         except (BusyError, BudgetUnavailableError):
             raise
-        except Exception as error:
+        except Exception as error:  # whatever a store raises, what it did not grant is not spent
             raise self._unavailable(step, error) from error
 
     def _unavailable(self, step: Lease, error: Exception) -> BudgetUnavailableError:

@@ -23,6 +23,8 @@ from leastwise.budget import (
     account_of,
     budget_of,
     covers,
+    last_passed,
+    raised_at,
     window_of,
 )
 from leastwise.forecast import (
@@ -90,7 +92,7 @@ class Statement:
     @property
     def usual_nusd(self) -> int:
         """Where calls that are neither critical nor in a tool loop end: the limit less the reserve."""
-        return self.limit_nusd - int(self.limit_nusd * self.rule.reserve)
+        return self.limit_nusd - self.rule.kept_of(self.limit_nusd)
 
     def show(self, nusd: int) -> str:
         """Return a sum as text, with as many digits as its limit needs."""
@@ -105,9 +107,8 @@ class Statement:
     @property
     def tier(self) -> str:
         """The dearest tier that its ceilings allow now; "" where none is in force."""
-        spent, limit = self.standing.spent_nusd, self.limit_nusd
-        passed = [one.tier for one in self.ceilings if spent > one.above * limit]
-        return passed[-1] if passed else ""
+        passed = last_passed(self.ceilings, self.standing.spent_nusd, self.limit_nusd)
+        return passed.tier if passed is not None else ""
 
     def resets(self) -> str:
         """Return when the window begins anew, in words: `1 Dec 00:00 Europe/Vienna`; "" if it does not."""
@@ -124,7 +125,7 @@ def statements(store: BudgetStore, limits: Limits, ladder: Ladder, now: float) -
     """
     if not limits.rules:
         return []
-    raised = raised_now(store, now)
+    raised = raised_at(store.raises(), now)
     windows = {rule: window_of(rule, now) for rule in limits.rules}
     lines = _by_budget(store.windows(since=min(window.first for window in windows.values())))
     found: list[Statement] = []
@@ -146,15 +147,6 @@ def statements(store: BudgetStore, limits: Limits, ladder: Ladder, now: float) -
 def fullest(found: Iterable[Statement]) -> list[Statement]:
     """Return the few accounts of which the largest part is spent."""
     return sorted(found, key=lambda one: -one.percent)[:_FULLEST]
-
-
-def raised_now(store: BudgetStore, now: float) -> dict[str, int]:
-    """Return what was added to each budget for now, by name."""
-    sums: dict[str, int] = {}
-    for one in store.raises():
-        if one.at <= now < one.until:
-            sums[one.budget] = sums.get(one.budget, 0) + one.nusd
-    return sums
 
 
 def _by_budget(lines: Iterable[WindowLine]) -> dict[str, list[WindowLine]]:

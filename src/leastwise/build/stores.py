@@ -41,7 +41,7 @@ def open_store(config: Config, clock: Callable[[], float] = time.time) -> Store:
         return ledger
     try:
         return Split(ledger, _open_budgets(config, clock))
-    except BaseException:
+    except BaseException:  # the ledger is open, and nobody would close it
         ledger.close()
         raise
 

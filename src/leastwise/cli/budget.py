@@ -19,7 +19,7 @@ import tomlkit
 from cyclopts import App, Parameter, validators
 from tomlkit.exceptions import TOMLKitError
 
-from leastwise.budget import MOST_NUSD, BudgetRule, Cap, Limits, Raise, Scope, Span
+from leastwise.budget import MOST_NUSD, BudgetRule, Cap, Limits, Raise, Scope, Span, raised_at
 from leastwise.build import existing_store, open_store
 from leastwise.cli.config import edited_file
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, DryRun, print_json, say, say_next
@@ -45,7 +45,7 @@ from leastwise.report.budgets import (
     step_down_event,
 )
 from leastwise.report.table import plural, wrapped
-from leastwise.statement import forecasts, raised_now, statements
+from leastwise.statement import forecasts, statements
 from leastwise.stores import Query, Store
 
 app = App(name="budget", help="See budgets and change what they allow.", help_format="plaintext")
@@ -223,7 +223,7 @@ def raise_(
         store = open_store(settings)
         try:
             store.add_raise(raised)
-            limit = rule.limit_nusd + raised_now(store, now.timestamp())[name]
+            limit = rule.limit_nusd + raised_at(store.raises(), now.timestamp())[name]
         finally:
             store.close()
     if as_json:

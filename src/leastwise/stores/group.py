@@ -189,7 +189,7 @@ class Group:
             raise
         except StuckError as error:
             self._fail(group or self._take(group), error)
-        except Exception as error:
+        except Exception as error:  # whatever a job raised, or the database
             if len(group) > 1 and not may_wait:
                 raise BusyError from error  # to do them one by one takes time
             if len(group) > 1:

@@ -227,7 +227,7 @@ class Database:
             connection = pool.take() or self._connect()
             try:
                 yield connection
-            except BaseException as error:
+            except BaseException as error:  # nobody knows what state the connection was left in
                 connection.close()
                 if isinstance(error, psycopg.Error | UnicodeEncodeError):
                     raise self._failed(error) from None  # the driver's own words may tell what is in a row

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from leastwise.budget import Raise
+from leastwise.budget import Raise, raised_at
 from leastwise.routing import Warmth
 from leastwise.steps import Record
 
@@ -76,11 +76,7 @@ class Recent:
 
     def raised(self, now: float, read: Callable[[], Iterable[Raise]]) -> dict[str, int]:
         """Return what is added to budgets now, by name, of all that was ever given."""
-        found: dict[str, int] = {}
-        for one in self.fact(_RAISES, now, read):
-            if now < one.until:
-                found[one.budget] = found.get(one.budget, 0) + one.nusd
-        return found
+        return raised_at(self.fact(_RAISES, now, read), now)
 
     def forget_raises(self) -> None:
         """Have what was given read anew."""
