@@ -10,7 +10,19 @@ from benchmarks import index
 from benchmarks.measure import Quiet, markdown, say, write
 
 #: Modules with a `measure`; each is imported when it runs, for some need packages that others do not.
-BENCHMARKS = ("cache", "decision", "exchange", "hammer", "start", "state", "prompts", "routing", "types")
+BENCHMARKS = (
+    "cache",
+    "cascade",
+    "checks",
+    "decision",
+    "exchange",
+    "hammer",
+    "start",
+    "state",
+    "prompts",
+    "routing",
+    "types",
+)
 
 
 def main() -> int:

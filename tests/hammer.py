@@ -413,7 +413,6 @@ def _end(result: Result, rng: random.Random) -> None:
         return
     life = result.life
     told, body = result.payload
-    life.relay(is_stream=True)
     if told.end == "left" and not body.count(b"content_block_delta") and rng.random() < 0.5:
         life.abandon()  # what the garbage collector does
         return

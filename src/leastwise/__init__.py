@@ -10,8 +10,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from leastwise import checks
     from leastwise.alone import Budget, Cache
     from leastwise.build import Runtime
+    from leastwise.cascade import Cascade, Check
     from leastwise.config import Config
     from leastwise.errors import (
         BudgetExceededError,
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
         StoreError,
         UnknownPriceError,
     )
-    from leastwise.ladder import Code, Decision, Ladder, Outcome, Reason, Task, Tier
-    from leastwise.messages import Request, Usage
+    from leastwise.ladder import Code, Decision, Ladder, Outcome, Reason, Task, Tier, Verdict
+    from leastwise.messages import Reply, Request, Usage
     from leastwise.routing import Policy, Router
     from leastwise.sdk import Anthropic, AsyncAnthropic, outcome, record, wrap
 
@@ -35,6 +37,8 @@ __all__ = [
     "BudgetExceededError",
     "BudgetUnavailableError",
     "Cache",
+    "Cascade",
+    "Check",
     "Code",
     "Config",
     "ConfigError",
@@ -45,6 +49,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "Reason",
+    "Reply",
     "Request",
     "RequestError",
     "Router",
@@ -54,6 +59,8 @@ __all__ = [
     "Tier",
     "UnknownPriceError",
     "Usage",
+    "Verdict",
+    "checks",
     "outcome",
     "record",
     "wrap",
@@ -62,6 +69,7 @@ __all__ = [
 _HOMES = {
     "leastwise.alone": ("Budget", "Cache"),
     "leastwise.build": ("Runtime",),
+    "leastwise.cascade": ("Cascade", "Check"),
     "leastwise.config": ("Config",),
     "leastwise.errors": (
         "BudgetExceededError",
@@ -73,8 +81,8 @@ _HOMES = {
         "StoreError",
         "UnknownPriceError",
     ),
-    "leastwise.ladder": ("Code", "Decision", "Ladder", "Outcome", "Reason", "Task", "Tier"),
-    "leastwise.messages": ("Request", "Usage"),
+    "leastwise.ladder": ("Code", "Decision", "Ladder", "Outcome", "Reason", "Task", "Tier", "Verdict"),
+    "leastwise.messages": ("Reply", "Request", "Usage"),
     "leastwise.routing": ("Policy", "Router"),
     "leastwise.sdk": ("Anthropic", "AsyncAnthropic", "outcome", "record", "wrap"),
 }
@@ -89,6 +97,8 @@ def __getattr__(name: str) -> Any:
     """
     if name == "__version__":
         return import_module("importlib.metadata").version("leastwise")
+    if name == "checks":
+        return import_module("leastwise.checks")
     home = _HOME_OF.get(name)
     if home is None:
         message = f"module 'leastwise' has no attribute {name!r}"

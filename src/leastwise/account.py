@@ -19,21 +19,24 @@ is priced as if the other model had had the session all along.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import structs
 
 from leastwise.attempt import MISFITS, Answer, Call, Terms, fitted, moment
 from leastwise.cache import NO_CACHE, Caching, Stored
+from leastwise.cascade import NO_EVIDENCE, Plan, Rung, Trial
+from leastwise.cascade.trials import quality_of
 from leastwise.errors import BudgetError, UnknownPriceError, UpstreamFailure
 from leastwise.features import Features
-from leastwise.ladder import Code, Decision, Outcome, Reason, Tier
+from leastwise.ladder import Code, Decision, Outcome, Reason, Says, Tier, Verdict
 from leastwise.ledger import Entry, Exchange, Measured, StepDown
 from leastwise.messages import Facts, Request, Usage
 from leastwise.models import canonical
-from leastwise.money import to_usd
+from leastwise.money import show, to_usd
 from leastwise.prices import baseline_cost, cost
 from leastwise.routing import Known, Warmth, as_read, lost_tokens, warmth_of, warmths_of
 from leastwise.steps import Record
@@ -56,6 +59,74 @@ class Teller:
     caching: Caching = NO_CACHE
     misfit_field: str = ""
     capped: tuple[StepDown, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    checked: Says | Literal[""] = ""
+    rungs: Mapping[str, Rung] = field(default_factory=dict)
+    escalations: int = 0
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether we chose the model."""
+        return self.decision.mode in _CHOSEN
+
+    @property
+    def plan(self) -> Plan:
+        """What its answer has to pass."""
+        return self.call.plan if self.decision.is_judged else self.call.plan.unjudged
+
+    def judged(self, verdicts: tuple[Verdict, ...], said: Says, entry: Entry, *, is_all: bool) -> Teller:
+        """Return a teller that knows what checks said of the answer of `entry`.
+
+        Args:
+            verdicts: What each said.
+            said: What follows from them.
+            entry: The attempt that brought the answer.
+            is_all: Whether all checks were asked, so that it counts for the tier or against it.
+        """
+        blamed = is_all and any(verdict.blames for verdict in verdicts if verdict.says == said)
+        rungs = self.rungs
+        if blamed and said in ("accept", "escalate"):
+            rung = Rung(
+                checked=1,
+                accepted=int(said == "accept"),
+                answers_nusd=entry.cost_nusd,
+                checks_nusd=sum(verdict.cost_nusd for verdict in verdicts if not verdict.is_control),
+                output_tokens=entry.usage.output_tokens,
+            )
+            rungs = {**rungs, self.decision.tier or self.decision.model: rung}
+        return replace(self, verdicts=(*self.verdicts, *verdicts), checked=said, rungs=rungs)
+
+    def escalated(self, entry: Entry) -> Teller:
+        """Return a teller for the next tier, where the answer of `entry` was not accepted."""
+        here = self.decision.tier or self.decision.model
+        following, *rest = self.decision.climbs
+        why = next((one for one in reversed(self.verdicts) if not one.is_control), None)
+        said = f"{why.check} {why.words}" if why is not None else "not accepted"
+        words = f"{here} not accepted ({said}): {following} asked, {show(entry.cost_nusd)} discarded"
+        told = self._instead(following.model, Code.ESCALATED, words)
+        decision = structs.replace(told.decision, climbs=tuple(rest))
+        return replace(told, decision=decision, checked="", escalations=self.escalations + 1)
+
+    def overloaded(self) -> Teller:
+        """Return a teller for the next tier, where this one's upstream is overloaded."""
+        here = self.decision.tier or self.decision.model
+        following, *rest = self.decision.climbs
+        told = self._instead(following.model, Code.OVERLOADED, f"{here} is overloaded: {following} asked")
+        return replace(told, decision=structs.replace(told.decision, climbs=tuple(rest)))
+
+    def unanswered_above(self, failed: Teller, failure: UpstreamFailure | BudgetError) -> Teller:
+        """Return a teller for the answer there is, where it was not accepted and a dearer tier gave none.
+
+        One that a cap cut off is told as what it was before it was asked for again.
+        """
+        if not self.checked:
+            return self
+        there = failed.decision.tier or failed.decision.model
+        here = self.decision.tier or self.decision.model
+        why = f"budget {failure.budget} cannot cover it" if isinstance(failure, BudgetError) else "no answer"
+        words = f"{there}: {why}; {here}'s answer is served, not accepted"
+        reasons = (*failed.decision.reasons, Reason(Code.NOT_ESCALATED, words, there, here))
+        return replace(self, decision=structs.replace(self.decision, reasons=reasons))
 
     def refused(self, failure: UpstreamFailure) -> Teller:
         """Return a teller for the fallback: what was taken to fit did not, or its server is out of reach."""
@@ -75,7 +146,10 @@ class Teller:
             model = self.decision.fallback
             where = f" of {model}" if model != self.decision.model else ""
         words = f"our cap of {sent.max_tokens:,} cut it off: asked again{where} with yours"
-        return self._instead(model, Code.TRUNCATED, words)
+        told = self._instead(model, Code.TRUNCATED, words)
+        if model != self.decision.model:
+            return told
+        return replace(told, decision=structs.replace(told.decision, climbs=self.decision.climbs))
 
     def stepped_down(self, tier: Tier, short: BudgetError) -> Teller:
         """Return a teller for a cheaper tier, for what a budget could not cover at this one."""
@@ -112,6 +186,7 @@ class Teller:
                 row,
                 served=served,
                 tier=stored.tier,
+                decision_json=_decision_json(self.decision, paid_by=stored.exchange),
                 baseline_nusd=saved_nusd,
                 saved_nusd=saved_nusd,
                 cache="hit",
@@ -143,13 +218,14 @@ class Teller:
             upstream=tier.upstream,
             reasons=reasons,
             max_tokens=None,
+            climbs=(),
         )
         return replace(self, decision=changed)
 
     def abandoned(self, entry: Entry) -> Record:
         """Return the row for a caller who left while `entry` was under way."""
         row, steps = self._row("abandoned", 0, entry), self._step_downs()
-        return Record(row, warmth=self._warmth(entry), step_downs=steps)
+        return Record(row, warmth=self._warmth(entry), step_downs=steps, **self._checks(entry))
 
     def unanswered(self, _entry: Entry) -> Record:
         """Return the row for a caller who left before anything of theirs was sent."""
@@ -177,7 +253,29 @@ class Teller:
             self.known.ask_key,
             self.known.opinion if asked_now else "",
             self._step_downs(),
+            **self._checks(answer.entry),
         )
+
+    def _checks(self, entry: Entry) -> dict[str, Any]:
+        """Return what a row says of checks; `entry` brought the last answer."""
+        if not self.verdicts:
+            return {}
+        is_floor = self.escalations and self.call.plan.floor_s and talk_of(self.read)
+        return {
+            "verdicts": self.verdicts,
+            "checks": self.call.plan.digest,
+            "rungs": self._with_what_followed(entry),
+            "floor": self.decision.tier if is_floor else "",
+        }
+
+    def _with_what_followed(self, entry: Entry) -> dict[str, Rung]:
+        """Return the rungs; those whose answer was rejected know how long the next tier's was."""
+        here = self.decision.tier or self.decision.model
+        followed = [*(rung.output_tokens for rung in self.rungs.values()), entry.usage.output_tokens][1:]
+        return {
+            tier: rung if rung.accepted or tier == here else replace(rung, after_tokens=tokens)
+            for (tier, rung), tokens in zip(self.rungs.items(), followed, strict=True)
+        }
 
     def _warmth(self, entry: Entry) -> Warmth | None:
         if not self.read.marks_cache:
@@ -230,7 +328,7 @@ class Teller:
             arm="kept" if any(r.code is Code.NOT_IN_SHARE for r in decision.reasons) else "treated",
             complexity=decision.complexity or "",
             task_type=decision.task_type,
-            certainty=_certainty(spent),
+            certainty=certainty_of(spent),
             input_tokens=usage.prompt_tokens,
             output_tokens=usage.output_tokens,
             latency_s=max(0.0, self.terms.clock() - call.at),
@@ -240,6 +338,8 @@ class Teller:
             checks_nusd=checks_nusd,
             lost_cache_nusd=self._lost(entry, kept) if entry is not None else 0,
             cache="miss" if self.caching.reads else "",
+            checked=self.checked,
+            escalations=self.escalations,
         )
 
     def _with_cache_kept(self, entry: Entry) -> Usage:
@@ -289,7 +389,15 @@ class Teller:
         left = self.known.purse.remaining_nusd(canonical(self.decision.model))
         row, spent = record.exchange, self.call.spent
         remaining = None if left is None else left - row.spent_nusd
-        return outcome_of(row, spent, self.decision.reasons, self.terms, remaining_nusd=remaining)
+        return outcome_of(
+            row,
+            spent,
+            self.decision.reasons,
+            self.terms,
+            remaining_nusd=remaining,
+            verdicts=self.verdicts,
+            trials=self.known.evidence.trials,
+        )
 
 
 def _capped(short: BudgetError, before: str, after: str) -> StepDown:
@@ -303,6 +411,8 @@ def outcome_of(
     terms: Terms,
     *,
     remaining_nusd: int | None = None,
+    verdicts: tuple[Verdict, ...] = (),
+    trials: Mapping[tuple[str, str], Trial] = NO_EVIDENCE.trials,
 ) -> Outcome:
     """Return a row and its entries as an `Outcome`."""
     used: dict[str, Usage] = {}
@@ -325,7 +435,9 @@ def outcome_of(
         saved_usd=to_usd(row.saved_nusd),
         could_save_usd=to_usd(row.could_nusd),
         would=row.would,
-        same_quality="as asked" if row.served == row.baseline else "not measured",
+        same_quality=quality_of(
+            trials, terms.ladder, tag=row.tag, tier=row.tier, model=row.served, baseline=row.baseline
+        ),
         input_tokens=row.input_tokens,
         output_tokens=row.output_tokens,
         usage_by_tier={
@@ -334,19 +446,28 @@ def outcome_of(
         },
         certainty=row.certainty,
         result=row.result,
+        escalated=row.escalations > 0,
+        checks=verdicts,
         from_cache=row.cache == "hit",
         budget_remaining_usd=None if remaining_nusd is None else to_usd(remaining_nusd),
     )
 
 
-def _certainty(spent: list[Entry]) -> str:
+def talk_of(read: Features) -> str:
+    """Return the session of a conversation; "" for a call that only begins like others."""
+    return read.session if read.session_told or read.human_turns > 1 else ""
+
+
+def certainty_of(spent: list[Entry]) -> str:
+    """Return how sure the cost of these attempts is: as sure as the least sure of them."""
     found = {entry.certainty for entry in spent}
     return next((certainty for certainty in ("lost", "estimated") if certainty in found), "exact")
 
 
-def _decision_json(decision: Decision) -> str:
+def _decision_json(decision: Decision, **more: str) -> str:
     return msgspec.json.encode(
         {
+            **more,
             "complexity": decision.complexity,
             "type": decision.task_type,
             "sure": decision.is_sure,

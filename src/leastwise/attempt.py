@@ -24,6 +24,7 @@ from typing import Final
 
 from leastwise.budget import Claim, Limits, Purse
 from leastwise.cache import NO_CACHE, Caching
+from leastwise.cascade import NO_PLAN, Gate, Plan
 from leastwise.compile import Fit
 from leastwise.errors import BudgetUnavailableError, UnknownPriceError, UpstreamFailure
 from leastwise.features import Features
@@ -34,7 +35,7 @@ from leastwise.messages import Facts, Reply, Request, Usage
 from leastwise.models import Models, canonical
 from leastwise.prices import Cost, PriceBook, cost
 from leastwise.routing import Known
-from leastwise.steps import Lease, Record, Relayed, Settle, Sleep, Steps, relay, send
+from leastwise.steps import Lease, Record, Relayed, Settle, Sleep, Steps, hold, relay, send
 from leastwise.tally import prompt_bound
 
 _log: Final = logging.getLogger(__name__)
@@ -95,8 +96,8 @@ class Call:
     """One request of one caller, as it enters an exchange.
 
     `headers` are the caller's, names in lower case; `origin` tells which server the caller names, what
-    else of the address an answer depends on, and with whose key, as a hash. `spent` and `waited` fill on
-    the way: its entries, and its pauses for leases.
+    else of the address an answer depends on, and with whose key, as a hash. `plan` is what its answer has
+    to pass. `spent` and `waited` fill on the way: its entries, and its pauses for leases.
     """
 
     id: str
@@ -108,6 +109,7 @@ class Call:
     max_retries: int = 2
     headers: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
+    plan: Plan = NO_PLAN
     spent: list[Entry] = field(default_factory=list)
     waited: list[float] = field(default_factory=list)
 
@@ -116,7 +118,8 @@ class Call:
 class Answer:
     """A settled attempt: the reply, its final facts, its entry, and what cut it short, if anything.
 
-    `body` returns its bytes, where they were asked for and can be had.
+    `body` returns its bytes, where they were asked for and can be had. `is_relayed` tells that the caller
+    has it already: it came live, and was not held back to its end.
     """
 
     reply: Reply
@@ -124,6 +127,7 @@ class Answer:
     entry: Entry
     failure: UpstreamFailure | None = None
     body: Callable[[], bytes] | None = None
+    is_relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +254,8 @@ def fitted(call: Call, terms: Terms, model: str) -> Fit:
 
 def note_fault(what: str, error: Exception) -> str:
     """Log what of ours failed, and where; not the error's own words, which may quote a prompt."""
-    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
-    where = f"{frame.f_code.co_filename}:{line}"
+    frames = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
+    where = frames[-1] if frames else "an unknown place"
     name = type(error).__name__
     _log.error("%s failed (%s at %s): the request goes where it would have gone", what, name, where)
     return f"{what}: {name}"
@@ -268,6 +272,7 @@ def attempt(
     purpose: Purpose = "answer",
     counts_unpriced: bool = False,
     is_kept: bool = False,
+    gate: Gate | None = None,
 ) -> Steps[Answer]:
     """Send `request` until it is answered or may not be tried again.
 
@@ -281,6 +286,7 @@ def attempt(
         purpose: What the ledger calls it; repeats are `retry`.
         counts_unpriced: Count a model without a price at $0 instead of refusing it, unless a budget pays.
         is_kept: Whether the bytes of the answer are wanted.
+        gate: Holds back the answer of a live reply: it may be let go, dropped, or held to its end.
 
     Raises:
         UpstreamFailure: the last attempt failed before an answer began.
@@ -320,25 +326,38 @@ def attempt(
             reply = yield from send(sent.id, upstream, request, is_own=purpose != "answer")
         except UpstreamFailure as failure:
             yield _settle(call, sent.failed(failure))
-            if turn == call.max_retries or not may_retry(failure):
-                raise
-            yield Sleep(pause_s(failure.headers, turn, terms.rng, terms.clock()))
-            continue
-        relayed, body = Relayed(reply.facts), reply.body
-        if reply.is_live:
-            relayed = yield from relay(reply, is_kept=is_kept)
-            body = partial(bytes, relayed.body)
-        entry = sent.entry(relayed.facts, status=200, request_id=reply.request_id)
-        if claims and entry.cost_nusd > entry.worst_nusd:
-            _log.warning(
-                "call %s cost more than was reserved for it: %d of %d nano-dollars",
-                call.id,
-                entry.cost_nusd,
-                entry.worst_nusd,
-            )
-        yield _settle(call, entry)
-        return Answer(reply, relayed.facts, entry, relayed.failure, body)
+            broken = failure
+        else:
+            answer = yield from _received(sent, reply, gate, is_kept=is_kept)
+            yield _settle(call, answer.entry)
+            if answer.failure is None or answer.is_relayed:
+                return answer
+            broken = answer.failure  # while it was held back: the caller has seen nothing of it
+        if turn == call.max_retries or not may_retry(broken):
+            raise broken
+        yield Sleep(pause_s(broken.headers, turn, terms.rng, terms.clock()))
     raise AssertionError
+
+
+def _received(sent: _Sent, reply: Reply, gate: Gate | None, *, is_kept: bool) -> Steps[Answer]:
+    """Return the answer that a reply is: read already, relayed as it comes, or held back first."""
+    call, relayed, body, is_relayed = sent.call, Relayed(reply.facts), reply.body, False
+    if reply.is_live:
+        if gate is not None:
+            relayed = yield from hold(reply, gate)
+        is_relayed = gate is None or gate.is_committed
+        if is_relayed:
+            relayed = yield from relay(reply, is_kept=is_kept or gate is not None)
+        body = partial(bytes, relayed.body)
+    entry = sent.entry(relayed.facts, status=200, request_id=reply.request_id)
+    if sent.claims and entry.cost_nusd > entry.worst_nusd:
+        _log.warning(
+            "call %s cost more than was reserved for it: %d of %d nano-dollars",
+            call.id,
+            entry.cost_nusd,
+            entry.worst_nusd,
+        )
+    return Answer(reply, relayed.facts, entry, relayed.failure, body, is_relayed)
 
 
 def _settle(call: Call, entry: Entry) -> Settle:

@@ -1,7 +1,7 @@
 """Drivers: they carry out what an exchange asks for, sync and async alike.
 
 A `Life` owns one exchange's generator. It answers by itself the steps that need
-only the ledger, and gives the driver those that need the network or time. When
+only the ledger, and gives the driver those that need the network, time or the caller's own code. When
 the caller leaves early, by an exception, a cancellation, a dropped stream or the
 garbage collector, `abandon` writes what was used so far and closes the generator;
 it blocks nowhere and may run anywhere.
@@ -16,11 +16,14 @@ a loop ask of the ledger in one turn of it becomes one transaction; one exchange
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -29,14 +32,16 @@ from typing import Any, Final, Self, TypeVar
 from leastwise.batch import Accepted
 from leastwise.budget import Refusal
 from leastwise.cache import Found
+from leastwise.cascade import GateSays
 from leastwise.errors import BudgetUnavailableError, UpstreamFailure
 from leastwise.exchange import Done
 from leastwise.ladder import Outcome
-from leastwise.messages import Reply
+from leastwise.messages import Held, Reply
 from leastwise.routing import Known
 from leastwise.sqlite import BusyError
 from leastwise.sse import Tap
 from leastwise.steps import (
+    Hold,
     Land,
     Lease,
     Load,
@@ -44,6 +49,8 @@ from leastwise.steps import (
     Record,
     Relay,
     Relayed,
+    Run,
+    RunFailed,
     Save,
     Send,
     Settle,
@@ -60,12 +67,14 @@ AsyncUpstream = Callable[[Send], Awaitable[Reply]]
 
 #: Steps that are a store's to carry out, and that somebody waits for.
 AtStore = Load | LookUp | Lease | Save
+#: Steps that are the driver's: they need the network, time, or the caller's own code.
+Driven = Send | Hold | Relay | Run | Sleep
 #: How an exchange ends that was answered.
 End = Done | Accepted
 #: A step for the driver to carry out, or the end.
-Asked = Send | Sleep | Relay | AtStore | End
-#: What steps are answered with.
-Answered = Reply | Relayed | Known | Found | Refusal | BudgetUnavailableError | None
+Asked = Driven | AtStore | End
+#: What a store answers.
+Answered = Known | Found | Refusal | BudgetUnavailableError | None
 
 T = TypeVar("T")
 
@@ -130,6 +139,8 @@ class Desk:
                 session=step.session,
                 ask_key=step.ask_key,
                 accounts=step.accounts,
+                checks=step.checks,
+                talk=step.talk,
             ),
             Known(),
         )
@@ -288,6 +299,8 @@ class Life:
         self._lease: Lease | None = None
         self._is_sent = False  # since that lease
         self._lead = ""  # the key whose answer others may be waiting for
+        self._counted: Held | None = None  # the live reply that the tap counts
+        self._ahead = 0  # bytes of it that were counted before the caller has them
         self._is_kept = False
         self._body = bytearray()
         self._unwritten: list[Settle | Record] = []  # a settlement waits for the row that follows it
@@ -300,7 +313,7 @@ class Life:
         """Run to the first step that needs a driver."""
         return self._run(lambda: next(self._steps))
 
-    def answer(self, value: Answered) -> Asked:
+    def answer(self, value: object) -> Asked:
         """Send the answer of the last step; run to the next that needs a driver."""
         return self._run(lambda: self._steps.send(value))
 
@@ -316,17 +329,18 @@ class Life:
         try:
             step = advance()
             while True:
-                if isinstance(step, Send | Sleep | Relay):
+                if isinstance(step, Driven):
                     break
                 if isinstance(step, AtStore):
                     if isinstance(step, Lease):  # noted before the store hears of it
                         self._write()  # what an attempt before it held is free again
                         self._lease, self._is_sent = step, False
+                        self._counted, self.tap = None, Tap()  # what an attempt before it said is not its own
                         self.exchange_id = step.reserved.exchange_id
                     if not self._may_wait and (not self._desk.is_near(step) or self._shares(step)):
                         return step
                     try:
-                        value = self.ask(step, may_wait=self._may_wait)
+                        value: object = self.ask(step, may_wait=self._may_wait)
                     except BusyError:
                         return step
                 else:
@@ -343,8 +357,8 @@ class Life:
             return done
         if isinstance(step, Send):
             self._is_sent = True
-        elif isinstance(step, Relay):
-            self._is_kept = step.is_kept
+        elif isinstance(step, Hold | Relay):
+            self._attend(step)
         return step
 
     def _shares(self, step: AtStore) -> bool:
@@ -404,25 +418,60 @@ class Life:
             self._desk.write(*self._unwritten, may_wait=self._may_wait)
             self._unwritten = []
 
-    def relay(self, *, is_stream: bool) -> None:
-        """Begin to count a live reply."""
-        self.tap = Tap(is_stream=is_stream)
+    def _attend(self, step: Hold | Relay) -> None:
+        """Begin to count a live reply, or go on with the one that was held."""
+        held = step.reply.payload
+        assert isinstance(held, Held)
+        if held is not self._counted:
+            self._counted, self._ahead = held, 0
+            self.tap, self._body = Tap(is_stream=held.is_stream), bytearray()
+        self._is_kept = isinstance(step, Hold) or step.is_kept
+        if not self._is_kept:
+            self._body = bytearray()
+
+    def hold(self, chunk: bytes, step: Hold) -> GateSays:
+        """Count bytes that the caller does not have yet, and ask the gate what to do."""
+        self._ahead += len(chunk)
+        self._count(chunk)
+        return step.gate(chunk)
+
+    def relayed(self, failure: UpstreamFailure | None) -> Relayed:
+        """Return how far a live reply came; what breaks after a stream's last event is no failure."""
+        if self.tap.facts.is_complete:
+            failure = None
+        return Relayed(self.tap.finish(), failure, bytes(self._body))
+
+    def result(self, step: Relay | End) -> Result:
+        """Return what the caller gets; a live reply whose last event was seen before has ended."""
+        is_live = isinstance(step, Relay)
+        payload = step.reply.payload
+        if isinstance(payload, Held):
+            payload = payload.take()
+        if is_live and self.tap.facts.is_complete:
+            self.finish()
+        return Result(payload, self, is_live)
 
     def feed(self, chunk: bytes) -> None:
         """Count bytes of a live reply; a stream's last event ends it, whatever the caller does after it."""
+        known = min(self._ahead, len(chunk))
+        self._ahead -= known
+        self._count(chunk[known:])
+        if self.tap.facts.is_complete:
+            self.finish()
+
+    def _count(self, chunk: bytes) -> None:
         self.tap.feed(chunk)
         if self._is_kept:
             self._body += chunk
-        if self.tap.facts.is_complete:
-            self.finish()
 
     def finish(self, failure: UpstreamFailure | None = None) -> None:
         """End a live reply whose last byte has passed, or that `failure` cut short."""
         if self._claim():
             try:
-                step = self.answer(Relayed(self.tap.finish(), failure, bytes(self._body)))
+                step = self.answer(self.relayed(failure))
                 while isinstance(step, Save):  # at a far store, and nobody who could wait for it
                     step = self._later(step)
+                assert isinstance(step, End)  # nobody is there who could send, hold or run anything more
             except BaseException:  # a defect of ours: what was used is written all the same
                 self._open.append(True)
                 self.abandon()
@@ -479,8 +528,8 @@ class Life:
 class Result:
     """What the caller gets: the upstream's own object, and the life it came from.
 
-    For a live reply the life goes on: whoever hands the payload to the caller calls
-    `life.relay`, feeds it, then ends it with `finish`, `leave` or `abandon`.
+    For a live reply the life goes on: whoever hands the payload to the caller feeds it all
+    bytes, then ends it with `finish`, `leave` or `abandon`.
     """
 
     payload: Any
@@ -511,13 +560,15 @@ def run(
                             step = life.fail(failure)
                         else:
                             step = life.answer(reply)
+                    case Hold():
+                        step = life.answer(_held(life, step))
+                    case Run():
+                        step = life.answer(_called(step))
                     case Sleep():
                         sleep(step.seconds)
                         step = life.answer(None)
-                    case Relay():
-                        return Result(step.reply.payload.take(), life, is_live=True)
-                    case Done() | Accepted():
-                        return Result(step.reply.payload, life, is_live=False)
+                    case Relay() | Done() | Accepted():
+                        return life.result(step)
                     case _:
                         step = life.answer(life.ask(step))
     except UpstreamFailure as failure:
@@ -548,13 +599,15 @@ async def run_async(
                             step = life.fail(failure)
                         else:
                             step = life.answer(reply)
+                    case Hold():
+                        step = life.answer(await _held_async(life, step))
+                    case Run():
+                        step = life.answer(await _called_async(step))
                     case Sleep():
                         await sleep(step.seconds)
                         step = life.answer(None)
-                    case Relay():
-                        return Result(step.reply.payload.take(), life, is_live=True)
-                    case Done() | Accepted():
-                        return Result(step.reply.payload, life, is_live=False)
+                    case Relay() | Done() | Accepted():
+                        return life.result(step)
                     case _:
                         step = life.answer(await life.ask_async(step))
     except UpstreamFailure as failure:
@@ -562,3 +615,96 @@ async def run_async(
     finally:
         desk.lives.discard(life)
     raise cause
+
+
+def _held(life: Life, step: Hold) -> Relayed:
+    """Read a live reply until its gate is content."""
+    chunks, says, failure = step.reply.payload.chunks, "wait", None
+    try:
+        while says == "wait" and (chunk := next(chunks, None)) is not None:
+            says = life.hold(chunk, step)
+    except UpstreamFailure as broken:
+        failure = broken
+    except BaseException:
+        chunks.close()
+        raise
+    if says == "drop":
+        chunks.close()
+    return life.relayed(failure)
+
+
+async def _held_async(life: Life, step: Hold) -> Relayed:
+    """Read a live reply until its gate is content."""
+    chunks, says, failure = step.reply.payload.chunks, "wait", None
+    try:
+        while says == "wait" and (chunk := await anext(chunks, None)) is not None:
+            says = life.hold(chunk, step)
+    except UpstreamFailure as broken:
+        failure = broken
+    except Exception:  # whoever is cancelled, or collected, cannot wait: reading ended in `anext`
+        await chunks.aclose()
+        raise
+    if says == "drop":
+        await chunks.aclose()
+    return life.relayed(failure)
+
+
+def _called(step: Run) -> object:
+    """Call a function of the user's on a thread; one that is `async` on a loop of its own there."""
+
+    def call() -> object:
+        value = step.call()
+        return asyncio.run(_awaited(value)) if inspect.isawaitable(value) else value
+
+    try:
+        return _on_thread(call).result(step.timeout_s)
+    except TimeoutError:  # the thread's own comes as a value
+        return RunFailed()
+
+
+async def _called_async(step: Run) -> object:
+    """Call a function of the user's on a thread; what it asks to have awaited is awaited here."""
+
+    async def call() -> object:
+        value = await asyncio.wrap_future(_on_thread(step.call))
+        if not inspect.isawaitable(value):
+            return value
+        try:
+            return await value
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the user's, whatever it is
+            return _failed(error)
+
+    running = asyncio.ensure_future(call())
+    try:
+        done, _ = await asyncio.wait({running}, timeout=step.timeout_s)
+    finally:
+        running.cancel()
+    return running.result() if done else RunFailed()
+
+
+async def _awaited(value: Awaitable[T]) -> T:
+    return await value
+
+
+def _on_thread(call: Callable[[], object]) -> Future[object]:
+    """Call a function on a thread of its own, in this context; one that hangs does not keep the process."""
+    answer: Future[object] = Future()
+    answer.set_running_or_notify_cancel()  # so that who waits no longer does not spoil it
+
+    def work() -> None:
+        try:
+            value = call()
+        except BaseException as error:  # noqa: BLE001 - it would end this thread, and somebody waits
+            value = _failed(error)
+        answer.set_result(value)
+
+    thread = threading.Thread(target=copy_context().run, args=(work,), name="leastwise-run", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError as error:  # no more threads
+        answer.set_result(RunFailed(error))
+    return answer
+
+
+def _failed(error: BaseException) -> RunFailed:
+    return RunFailed(error if isinstance(error, Exception) else RuntimeError(repr(error)))

@@ -9,7 +9,7 @@
     │   ├── BudgetExceededError      it has too little left (402)
     │   └── BudgetUnavailableError   it cannot be asked, so nothing is spent; also a StoreError (503)
     ├── UnboundedError         a budget cannot cover what has no bound (400)
-    ├── LogError               a file given to `report` or `route` cannot be read
+    ├── LogError               a file given to `report`, `route` or `tune` cannot be read
     └── UpstreamFailure        one attempt upstream failed; carries the original
 
 Each class carries the HTTP status and API error type a gateway should answer,

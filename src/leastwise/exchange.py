@@ -1,15 +1,18 @@
 """What happens to a request: this page is the order of the product.
 
     read -> cache -> route (a small model advises)
-         -> [lease -> compile -> send -> settle] per attempt -> save -> record
+         -> [lease -> compile -> send -> settle -> check -> accept or escalate] per attempt
+         -> save -> record
 
 `exchange` is a generator that does no I/O: it yields the steps of `steps` and a
 driver carries them out. Whatever of ours fails on the way, the request is still
 answered, by the model it asked for or by the baseline, and the fault is counted.
 A swapped request that the upstream refuses as unfit is sent once more, as
 received; an answer that a cap of ours or the model's own limit cut off is asked for
-again with the caller's own cap. What a budget cannot cover goes to the next cheaper tier, or is
-blocked: that alone withholds an answer. All attempts are in the ledger and in what was spent.
+again with the caller's own cap. Where checks do not accept an answer the next tier is asked, up to the
+last that may; where that fails, the answer there is is served. What a budget cannot cover goes to the
+next cheaper tier, or is blocked: that alone withholds an answer. All attempts are in the ledger and in
+what was spent.
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from hashlib import blake2b
 from typing import Final
 
 from leastwise import features
-from leastwise.account import Teller
+from leastwise.account import Teller, talk_of
 from leastwise.attempt import MISFITS, Answer, Call, Terms, attempt, fitted, note_fault
 from leastwise.budget import Payer, Purse
 from leastwise.cache import Caching
+from leastwise.cascade import gate_for
+from leastwise.checking import checked
 from leastwise.errors import BudgetError, BudgetExceededError, LeastwiseError, UpstreamFailure
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Baseline, Code, Decision, Outcome, Reason
@@ -36,6 +41,7 @@ from leastwise.triage import advice, key_of, wants_advice
 
 _CLOSED: Final = frozenset({401, 403})
 _SERVER_ERROR: Final = 500
+_OVERLOADED: Final = 529
 _NO_FEATURES: Final = Features()
 _DRAW_BYTES: Final = 6  # as much as a float holds exactly
 
@@ -70,26 +76,34 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
     ask = partial(attempt, call, terms, purse=tell.known.purse, is_kept=caching.keeps)
     may_be_unpriced = tell.decision.mode == "off"
 
-    answer: Answer | None = None
-    answered = tell  # as it was when the answer came
+    held: tuple[Answer, Teller] | None = None  # an answer not good enough, and better than none
     while True:
         sent = _compiled(call, terms, tell.decision)
+        gate = gate_for(tell.plan, sent, tell.decision)
         try:
             upstream = tell.decision.upstream
-            answer = yield from ask(sent, upstream, abandoned=tell.abandoned, counts_unpriced=may_be_unpriced)
+            answer = yield from ask(
+                sent, upstream, abandoned=tell.abandoned, counts_unpriced=may_be_unpriced, gate=gate
+            )
         except (UpstreamFailure, BudgetError) as failure:
-            if answer is not None and isinstance(failure, BudgetError):
-                tell = answered  # it was cut off by a cap of ours, and is better than nothing
-                break
-            instead = _instead(call, terms, tell, failure)
-            if instead is None:
+            instead = _instead(call, terms, tell, failure, has_answer=held is not None)
+            if instead is not None:
+                tell = instead
+                continue
+            if held is None:
                 yield tell.failed(failure)
                 raise
-            tell = instead
-        else:
-            if not _was_clamped(answer, sent, tell.decision):
-                break
-            answered, tell = tell, tell.truncated(sent, limit=_fitted(call, terms, tell.decision).max_tokens)
+            answer, tell = held[0], held[1].unanswered_above(tell, failure)
+            break
+        if _was_clamped(answer, sent, tell.decision):
+            limit = _fitted(call, terms, tell.decision).max_tokens
+            held, tell = (answer, tell), tell.truncated(sent, limit)
+            continue
+        tell = yield from checked(tell, sent, answer, gate)
+        if not _climbs(tell, answer):
+            break
+        held = (answer, tell) if answer.facts.is_complete else held
+        tell = tell.escalated(answer.entry)
 
     if caching.keeps:
         yield keep(caching, answer, tell)
@@ -115,7 +129,9 @@ def _known(call: Call, terms: Terms, read: Features) -> Steps[tuple[Known, str]]
     """Return what the ledger knows of the request and what budgets say of it, and the key of its ask."""
     ask_key = key_of(call, terms, read)
     tag, session = call.task.tag or "", read.session if read.marks_cache else ""
-    step = Load(tag, read.tool_use_ids, call.tenant, session, ask_key)
+    checks = call.plan.digest if call.plan.checks else ""
+    talk = talk_of(read) if call.plan.checks and call.plan.floor_s else ""
+    step = Load(tag, read.tool_use_ids, call.tenant, session, ask_key, checks=checks, talk=talk)
     if not terms.limits.rules:
         return (yield from load(step)), ask_key
     payer = Payer(read.session, call.key, tag, call.tenant)
@@ -160,11 +176,23 @@ def _decide(
     return _escape(call, terms, known, fault), fault
 
 
-def _instead(call: Call, terms: Terms, tell: Teller, failure: UpstreamFailure | BudgetError) -> Teller | None:
-    """Return a teller for where else the request may go: back to the asked model, or to a cheaper tier."""
+def _climbs(tell: Teller, answer: Answer) -> bool:
+    """Tell whether a dearer tier is to answer instead: not accepted, and the caller has seen nothing."""
+    return tell.checked == "escalate" and bool(tell.decision.climbs) and not answer.is_relayed
+
+
+def _instead(
+    call: Call, terms: Terms, tell: Teller, failure: UpstreamFailure | BudgetError, *, has_answer: bool
+) -> Teller | None:
+    """Return a teller for where else the request may go: the asked model, another tier, or nowhere.
+
+    A tier that is overloaded gives way to the next where the policy says so; what ails all of them does not.
+    """
     if isinstance(failure, UpstreamFailure):
+        if failure.status == _OVERLOADED and call.plan.overloaded == "next" and tell.decision.climbs:
+            return tell.overloaded()
         return tell.refused(failure) if _goes_back(failure, tell.decision, terms) else None
-    if not isinstance(failure, BudgetExceededError) or tell.read.in_tool_loop:
+    if has_answer or not isinstance(failure, BudgetExceededError) or tell.read.in_tool_loop:
         return None
     cheaper = terms.below(call, tell.decision)
     return None if cheaper is None else tell.stepped_down(cheaper, failure)

@@ -24,6 +24,12 @@ COMPLEXITIES: tuple[Complexity, ...] = get_args(Complexity)
 Mode = Literal["observe", "enforce", "off"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 HowBaseline = Literal["asked", "learned", "stated", "assumed"]
+Says = Literal["accept", "escalate", "abstain"]
+SAYS: tuple[Says, ...] = get_args(Says)
+#: How a checked stream reaches the caller: held until all checks are done, let go when its first words
+#: pass, or one of both by what the checks need.
+Streaming = Literal["auto", "buffer", "commit"]
+STREAMINGS: tuple[Streaming, ...] = get_args(Streaming)
 #: What a request may do with the cache: nothing; be answered from it; also be kept in it; only be kept anew.
 CacheUse = Literal["off", "read", "write", "refresh"]
 CACHE_USES: tuple[CacheUse, ...] = get_args(CacheUse)
@@ -161,6 +167,13 @@ class Task:
         cache: Whether an equal request's answer may be given again and kept: True or False, or
             `read` (given, not kept), `write` (the same as True), `refresh` (asked anew, and kept), `off`.
             None for what the configuration says.
+        check: What the answer must pass: a function of (request, reply) that returns True or False, a score
+            or a `Verdict`; a check of `leastwise.checks`; the name of one that is configured; or several.
+            They come after those that are free and in the judge's place. False for no checks at all.
+        threshold: The least score, on the check's own scale (the judge's is 1 to 5), that is accepted.
+        escalate_to: The dearest tier that may answer when a check does not accept.
+        stream: How a checked stream reaches you: `buffer` holds it until all checks are done, `commit` lets
+            it go as soon as its first words pass; None for what the configuration says.
     """
 
     description: str | None = None
@@ -176,6 +189,10 @@ class Task:
     route: bool = field(default=True, kw_only=True)
     critical: bool = field(default=False, kw_only=True)
     cache: bool | CacheUse | None = field(default=None, kw_only=True)
+    check: Any = field(default=None, kw_only=True)
+    threshold: float | None = field(default=None, kw_only=True)
+    escalate_to: str | None = field(default=None, kw_only=True)
+    stream: Streaming | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -194,6 +211,14 @@ class Task:
                 raise ValueError(message)
         if isinstance(self.cache, str) and self.cache not in CACHE_USES:
             message = f"cache={self.cache!r}: expected True, False or one of {', '.join(CACHE_USES)}"
+            raise ValueError(message)
+        if self.stream is not None and self.stream not in STREAMINGS:
+            message = f"stream={self.stream!r}: expected one of {', '.join(STREAMINGS)}"
+            raise ValueError(message)
+        if self.threshold is not None and (
+            isinstance(self.threshold, bool) or not isinstance(self.threshold, int | float)
+        ):
+            message = f"threshold={self.threshold!r}: expected a number on the check's scale, such as 3"
             raise ValueError(message)
         if self.instead_of in AUTO:
             message = f"instead_of={self.instead_of!r}: name the model that would have been called"
@@ -233,10 +258,13 @@ class Code(StrEnum):
     SIGNALS = "signals"
     STANDARD = "standard"
     ADVISED = "advised"
+    CASCADE = "cascade"
     UNSURE = "unsure"
     # adjust
     RAISED = "raised"
     CACHE = "prompt_cache"
+    FLOOR = "session_floor"
+    BREAK_EVEN = "break_even"
     # limit
     NOT_ALLOWED = "not_allowed"
     CEILING = "asked_is_ceiling"
@@ -253,9 +281,14 @@ class Code(StrEnum):
     MISFIT = "misfit"
     UNREACHED = "unreached"
     TRUNCATED = "truncated"
+    ESCALATED = "escalated"
+    NOT_ESCALATED = "not_escalated"
+    OVERLOADED = "overloaded"
     BUDGET_CAP = "budget_cap"
     CACHED = "cached"
     ESCAPED = "escaped"
+    # no request of a caller's
+    TRIAL = "trial"
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -277,6 +310,37 @@ class Reason(msgspec.Struct, frozen=True):
 def deciding(reasons: Sequence[Reason]) -> Reason:
     """Return the reason that had the last word on where to go; adapting a request moves nothing."""
     return next(reason for reason in reversed(reasons) if reason.code is not Code.ADAPTED)
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What one check says of one answer.
+
+    Attributes:
+        check: The check's name.
+        says: Accept it, escalate to a dearer tier, or abstain: asked, but cannot tell.
+        words: Why, in words; never words of the answer.
+        score: How good, on the check's own scale (the judge's is 1 to 5); None where it gives none.
+        probability: That the answer is acceptable, where the check is calibrated.
+        cost_nusd: What asking cost.
+        blames: Whether a rejection counts against the tier; a refusal does not.
+        is_self: Whether the model that answered was asked about its own answer.
+        tier: The tier, or off the ladder the model, that answered.
+        is_control: Whether the answer was a planted one that is known to be bad.
+        stamp: Names what the score depends on, such as the judge's model, the maker's and the prompt; a
+            calibration holds for scores of its own stamp only.
+    """
+
+    check: str
+    says: Says
+    words: str
+    score: float | None = None
+    probability: float | None = None
+    cost_nusd: int = 0
+    blames: bool = True
+    is_self: bool = False
+    tier: str = ""
+    is_control: bool = False
+    stamp: str = ""
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -325,6 +389,9 @@ class Decision(msgspec.Struct, frozen=True):
         baseline: What the cost is compared with.
         input_tokens: Estimated prompt size, in the chosen model's tokens.
         held: The ceiling of a budget that moved it, or will at the next human turn.
+        climbs: The tiers that may answer instead, cheap to dear, where a check does not accept the answer;
+            none where nothing is checked.
+        is_judged: Whether the judge is asked, where the plan has one.
     """
 
     model: str
@@ -342,6 +409,8 @@ class Decision(msgspec.Struct, frozen=True):
     baseline: Baseline
     input_tokens: int
     held: Held | None = None
+    climbs: tuple[Tier, ...] = ()
+    is_judged: bool = True
 
     @property
     def reason(self) -> str:
@@ -378,7 +447,7 @@ class Outcome:
     certainty: str
     result: str
     escalated: bool = False
-    checks: tuple[Any, ...] = ()
+    checks: tuple[Verdict, ...] = ()
     from_cache: bool = False
     budget_remaining_usd: Decimal | None = None
 

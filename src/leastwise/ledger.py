@@ -3,6 +3,7 @@
 `Exchange`: one row per request, whatever became of it. `Entry`: one per upstream
 attempt that may have cost something. `Charge`: which budget windows paid an entry.
 `Reserved`: what is held for an attempt under way. `StepDown`: what a budget made cheaper.
+`Feedback`: what somebody who knows says of an answer.
 A lease's id, its entry's id and the idempotency key are one ULID. Stores keep
 these values (`stores`), reports only read them (`report`); no SQL here.
 """
@@ -10,13 +11,16 @@ these values (`stores`), reports only read them (`report`); no SQL here.
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from leastwise.messages import Usage
 
 Purpose = Literal["answer", "judge", "classifier", "shadow", "retry", "pack", "batch"]
 Certainty = Literal["exact", "estimated", "lost"]
+Source = Literal["user", "tests", "agreement"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)  # ten bits each
@@ -171,7 +175,7 @@ class Exchange:
     Attributes:
         id: ULID.
         at: When it began, seconds since the epoch.
-        kind: `message` or `batch`, later also `pack`.
+        kind: `message`, `batch` or `trial`, later also `pack`.
         mode: `auto`, `observe`, `enforce` or `off`.
         asked: The model named in the request.
         served: The model that answered, or "" when none did.
@@ -199,6 +203,9 @@ class Exchange:
             of the model it was moved from.
         cache: `hit` where an answer was given again, `miss` where none was there, "" where none was
             looked for.
+        checked: What the checks said of the answer served: `accept`, `escalate`, `abstain`, or "" where
+            nothing was checked.
+        escalations: How many tiers it climbed because a check did not accept.
     """
 
     id: str
@@ -238,6 +245,35 @@ class Exchange:
     lost_cache_nusd: int = 0
     checks_nusd: int = 0
     cache: str = ""
+    checked: str = ""
+    escalations: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """Whether an answer was acceptable, by somebody or something that knows.
+
+    Attributes:
+        exchange_id: The request.
+        ok: Whether it was.
+        source: `user`, `tests`, or `agreement` with the top tier's answer. Where several spoke, the first
+            of these three counts.
+        at: When it was said, seconds since the epoch.
+        tier: Whose answer to that request is meant; "" for the one that was served.
+        note: What was said of it, or "".
+    """
+
+    exchange_id: str
+    ok: bool
+    source: Source
+    at: float
+    tier: str = ""
+    note: str = ""
+
+
+def strongest(said: Iterable[Feedback]) -> Feedback | None:
+    """Return what counts of all that was said of one answer, each source's last word; None for nothing."""
+    return min(said, key=lambda one: SOURCES.index(one.source), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 import msgspec
@@ -482,17 +483,29 @@ class Held:
     """Holds a live payload until it is handed over once, and forgets it then.
 
     A suspended exchange must not keep alive the stream whose end it waits for.
+
+    Args:
+        payload: What the caller gets.
+        chunks: Its bytes as they come, for who must see them first: an iterator, sync or async as the
+            driver is, that raises `UpstreamFailure` and has a `close`, or `aclose`, which stops the
+            upstream. What is read here the payload gives again, first. None where it cannot be read ahead.
+        is_stream: Whether the bytes are server-sent events; else one JSON message.
     """
 
-    __slots__ = ("_payload",)
+    __slots__ = ("_payload", "chunks", "is_stream")
 
-    def __init__(self, payload: Any) -> None:
+    def __init__(self, payload: Any, chunks: Any = None, *, is_stream: bool = True) -> None:
         self._payload = payload
+        self.chunks = chunks
+        self.is_stream = is_stream
 
     def take(self) -> Any:
         """Return the payload and forget it."""
-        payload, self._payload = self._payload, None
+        payload, self._payload, self.chunks = self._payload, None, None
         return payload
+
+
+_NO_MEMBERS: Final[Mapping[str, JSON]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,14 +518,36 @@ class Reply:
         facts: What it says of itself; for a live stream, nothing yet.
         request_id: The upstream's `request-id`, or "".
         body: Returns the answer's bytes, for one that is to be kept; None where they cannot be had.
+        read: Returns the answer as the API's decoded message, where that is cheaper than by its bytes.
+        message: The answer as that message, where it was read to be checked; else empty.
     """
 
     payload: Any
     facts: Facts = Facts()
     request_id: str = ""
     body: Callable[[], bytes] | None = field(default=None, compare=False)
+    read: Callable[[], Mapping[str, JSON]] | None = field(default=None, compare=False)
+    message: Mapping[str, JSON] = field(default_factory=lambda: _NO_MEMBERS)
 
     @property
     def is_live(self) -> bool:
         """Whether the answer is a stream that has yet to be read."""
         return isinstance(self.payload, Held)
+
+    @property
+    def text(self) -> str:
+        """The answer's text: its text blocks, joined; no thinking and no tool calls."""
+        return "".join(text_of(block, "text") for block in self._blocks("text"))
+
+    @property
+    def tool_calls(self) -> list[dict[str, JSON]]:
+        """The answer's `tool_use` blocks, as decoded JSON."""
+        return self._blocks("tool_use")
+
+    @property
+    def stop_reason(self) -> str:
+        """Why it ended, as the API spells it, or ""."""
+        return text_of(self.message, "stop_reason") or self.facts.stop_reason
+
+    def _blocks(self, kind: str) -> list[dict[str, JSON]]:
+        return [block for block in blocks_of(self.message.get("content")) if block.get("type") == kind]

@@ -24,7 +24,16 @@ _LONGEST_WAIT_S: Final = 60.0
 _LONGEST_WAIT_FOR_A_STREAM_S: Final = 5.0  # whoever leads may never read it, or be this very thread
 #: What makes an answer another one than the policy would have given by itself.
 _DEGRADED: Final = frozenset(
-    {Code.BUDGET_CEILING, Code.BUDGET_DEFERRED, Code.BUDGET_CAP, Code.ESCAPED, Code.UNREACHED, Code.TRUNCATED}
+    {
+        Code.BUDGET_CEILING,
+        Code.BUDGET_DEFERRED,
+        Code.BUDGET_CAP,
+        Code.ESCAPED,
+        Code.UNREACHED,
+        Code.TRUNCATED,
+        Code.OVERLOADED,
+        Code.NOT_ESCALATED,
+    }
 )
 
 
@@ -88,7 +97,10 @@ def keep(caching: Caching, answer: Answer, tell: Teller) -> Save | Land:
     """Return the step that keeps an answer, or says that it is none to keep."""
     decision, entry = tell.decision, answer.entry
     is_whole = answer.failure is None and may_keep(answer.facts, in_loop=tell.read.in_tool_loop)
-    is_degraded = bool(tell.fault) or any(reason.code in _DEGRADED for reason in decision.reasons)
+    is_accepted = tell.checked in ("", "accept")
+    is_degraded = (
+        not is_accepted or bool(tell.fault) or any(reason.code in _DEGRADED for reason in decision.reasons)
+    )
     body = _body_of(answer) if is_whole and not is_degraded else b""
     if not body:
         return Land(caching.key)

@@ -169,3 +169,55 @@ def _member(members: dict[str, JSON], name: str) -> dict[str, JSON]:
 def encode(name: str, data: bytes) -> bytes:
     """Return one event as bytes on the wire."""
     return b"event: " + name.encode() + b"\ndata: " + data + b"\n\n"
+
+
+def assemble(body: bytes) -> dict[str, JSON]:
+    """Return the message that a whole stream tells, as the API would have given it in one piece.
+
+    Text, tool inputs and thinking are joined from their deltas; a tool input that is no JSON stays text.
+    What cannot be read is left out; empty where no message begins.
+    """
+    message: dict[str, JSON] = {}
+    blocks: dict[int, dict[str, JSON]] = {}
+    parts: dict[tuple[int, str], list[str]] = {}
+    for event in Events().feed(body + b"\n\n"):
+        members = _object(event.data)
+        match event.name:
+            case "message_start":
+                message = dict(_member(members, "message"))
+            case "content_block_start":
+                blocks[_index(members)] = dict(_member(members, "content_block"))
+            case "content_block_delta":
+                delta = _member(members, "delta")
+                name = _GROWS.get(text_of(delta, "type"), "")
+                parts.setdefault((_index(members), name), []).append(text_of(delta, name))
+            case "message_delta":
+                message.update(_member(members, "delta"))
+                message["usage"] = {**_member(message, "usage"), **_member(members, "usage")}
+            case _:
+                continue
+    for (index, name), grown in parts.items():
+        if name:
+            block = blocks.setdefault(index, {})
+            block.update(_joined(name, text_of(block, name) + "".join(grown)))
+    if message:
+        message["content"] = [blocks[index] for index in sorted(blocks)]
+    return message
+
+
+_GROWS: Final = {"text_delta": "text", "input_json_delta": "partial_json", "thinking_delta": "thinking"}
+
+
+def _index(members: dict[str, JSON]) -> int:
+    index = members.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _joined(name: str, text: str) -> dict[str, JSON]:
+    """Return the member that grown parts make: a tool's input is decoded."""
+    if name != "partial_json":
+        return {name: text}
+    try:
+        return {"input": _DECODE.decode(text)} if text else {}
+    except (ValueError, RecursionError):
+        return {"input": text}

@@ -9,18 +9,23 @@ no driver, and hands what it returns to the ledger's outbox.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from leastwise.budget import Account, Claim, Refusal
 from leastwise.cache import Found, Stored
+from leastwise.cascade import GateSays, Rung
 from leastwise.errors import BudgetUnavailableError, UpstreamFailure
+from leastwise.ladder import Verdict
 from leastwise.ledger import Entry, Exchange, Measured, Reserved, StepDown
 from leastwise.messages import Facts, Reply, Request
 from leastwise.routing import Known, Warmth
 
 T = TypeVar("T")
+
+_NO_RUNGS: Final[Mapping[str, Rung]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,9 @@ class Load:
     """Answer what the ledger knows that routing needs, as a `Known`.
 
     `session` is "" where no prompt cache is marked: then none is read, whatever the session had.
-    `ask_key` is "" where no small model is asked: then no word of one is looked up.
+    `ask_key` is "" where no small model is asked: then no word of one is looked up. `checks` names the
+    checks whose evidence is wanted, "" where nothing is checked; `talk` is the session whose floor is, ""
+    for none.
     """
 
     tag: str
@@ -37,6 +44,8 @@ class Load:
     session: str = ""
     ask_key: str = ""
     accounts: tuple[Account, ...] = ()
+    checks: str = ""
+    talk: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,38 @@ class Relayed:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Read a live reply without handing it on, until `gate` is content; answered by `Relayed`.
+
+    The gate is given every chunk. It answers `wait`; `commit`, and the rest may be relayed (`Relay` the
+    same reply next: what was read comes first); or `drop`, and the reply is closed. The answer's
+    facts are those so far: complete where it ended first. Then the same reply can be relayed, too, or
+    be the reply that an exchange ends with: the caller reads it as if it were live.
+    """
+
+    reply: Reply
+    gate: Callable[[bytes], GateSays]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Call a function of the user's that may take time, off the event loop; answered by what it returns.
+
+    Where it raises, or is not done in time, answered by `RunFailed`; it may go on running.
+    """
+
+    call: Callable[[], Any]
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFailed:
+    """Why there is no answer of a `Run`: what it raised, or None where it was not done in time."""
+
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
     """Close the lease of this id and write its entry, in one step; twice is as good as once."""
 
@@ -127,7 +168,9 @@ class Record:
 
     `made_by` is the model as it was asked for, which is how it must be asked for again. `warmth` is
     this call's: its turn and output are added to those of the row's session on that model.
-    `opinion` is what a small model was just paid to say of the ask of that key.
+    `opinion` is what a small model was just paid to say of the ask of that key. `verdicts` are all that
+    checks said, in order; `checks` names those checks, `rungs` is what each tier's answer adds to their
+    evidence. `floor` is the tier that the row's session escalated to, "" where it did not.
     """
 
     exchange: Exchange
@@ -138,6 +181,10 @@ class Record:
     ask_key: str = ""
     opinion: str = ""
     step_downs: tuple[StepDown, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+    checks: str = ""
+    rungs: Mapping[str, Rung] = field(default_factory=lambda: _NO_RUNGS)
+    floor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +194,7 @@ class Sleep:
     seconds: float
 
 
-Step = Load | LookUp | Lease | Send | Relay | Settle | Save | Land | Record | Sleep
+Step = Load | LookUp | Lease | Send | Hold | Relay | Run | Settle | Save | Land | Record | Sleep
 Steps = Generator[Step, object, T]
 
 
@@ -190,3 +237,15 @@ def relay(reply: Reply, *, is_kept: bool = False) -> Steps[Relayed]:
     relayed = yield Relay(reply, is_kept)
     assert isinstance(relayed, Relayed)
     return relayed
+
+
+def hold(reply: Reply, gate: Callable[[bytes], GateSays]) -> Steps[Relayed]:
+    """Yield `Hold` and return its typed answer."""
+    held = yield Hold(reply, gate)
+    assert isinstance(held, Relayed)
+    return held
+
+
+def run(call: Callable[[], Any], timeout_s: float) -> Steps[object]:
+    """Yield `Run` and return its answer."""
+    return (yield Run(call, timeout_s))

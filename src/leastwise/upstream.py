@@ -7,7 +7,9 @@ certificates come from the environment, as the operating system's tools take the
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ VERSION: Final = "2023-06-01"
 _TIMEOUT_S: Final = 600.0
 _CONNECT_TIMEOUT_S: Final = 5.0
 _ERROR_FROM: Final = 400
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _NEVER_SENT: Final = (
     aiohttp.ClientConnectorError,
     aiohttp.ConnectionTimeoutError,
@@ -70,8 +73,9 @@ class HttpUpstream:
         Raises:
             UpstreamFailure: no answer, or an error; `cause` tells which.
         """
-        body = step.request.body()
-        answer, headers = await self._call("POST", step.request.endpoint, body)
+        request = step.request
+        betas = {"anthropic-beta": ",".join(request.betas)} if request.betas else {}
+        answer, headers = await self._call("POST", request.endpoint, request.body(), betas)
         return Reply(answer, Facts.read(answer), request_id=headers.get("request-id", ""))
 
     async def models(self) -> list[dict[str, Any]]:
@@ -84,7 +88,7 @@ class HttpUpstream:
         return blocks_of(answer.get("data"))
 
     async def _call(
-        self, method: str, path: str, body: bytes | None
+        self, method: str, path: str, body: bytes | None, more: Mapping[str, str] = _NO_HEADERS
     ) -> tuple[dict[str, Any], dict[str, str]]:
         assert self._session is not None
         try:
@@ -92,6 +96,7 @@ class HttpUpstream:
                 method,
                 self.base_url + path,
                 data=body,
+                headers=more,
                 allow_redirects=False,  # elsewhere the key is nobody's business
             ) as response:
                 content = await response.read()

@@ -21,12 +21,27 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from leastwise.budget import Account, BudgetRule, Claim, Raise, Standing, Window
+from leastwise.cascade import Calibration, Evidence, Rung, Trial, calibrate
+from leastwise.cascade.calibration import Scored as Outcome
+from leastwise.cascade.trials import OpenTrial, Pairs
 from leastwise.errors import StoreError
-from leastwise.ledger import Charge, Entry, Exchange, Measured, Reserved, StepDown, new_id
+from leastwise.ladder import SAYS, Verdict
+from leastwise.ledger import (
+    SOURCES,
+    Charge,
+    Entry,
+    Exchange,
+    Feedback,
+    Measured,
+    Reserved,
+    StepDown,
+    new_id,
+    strongest,
+)
 from leastwise.messages import Usage
 from leastwise.routing import Warmth
 from leastwise.steps import Lease, Record, Settle
-from leastwise.stores import GROUPS, Line, Query, Store, Story, TypeLine, recover
+from leastwise.stores import GROUPS, Line, Query, Scored, Store, Story, TypeLine, recover
 from leastwise.stores.postgres import PostgresStore
 from leastwise.stores.redis import RedisBudgets
 from leastwise.stores.split import Split
@@ -178,7 +193,7 @@ def sums_of(store: Store, *by: str, **given: Any) -> dict[tuple[str, ...], Line]
 
 def test_a_request_is_found_as_it_was_written(store: Store) -> None:
     row = exchange(tag="mail", session="s", saved_nusd=-17, latency_s=0.25, fault="cache", would="x")
-    row = replace(row, lost_cache_nusd=5, misfit_field="thinking", cache="miss")
+    row = replace(row, lost_cache_nusd=5, misfit_field="thinking", cache="miss", checked="accept")
     usage = Usage(1, 2, 3, 4, 5, 6, 7, "priority", "fast", "us")
     paid = (Charge("team-a", "2026-11", 150_000), Charge("team-a", "session s", 50_000))
     attempt = entry(row, usage=usage, message_id="msg_1", request_id="req_1", charges=paid, parent="p")
@@ -463,6 +478,8 @@ rows = st.lists(
         certainty=st.sampled_from(["exact", "estimated", "lost"]),
         fault=names,
         cache=st.sampled_from(["", "hit", "miss"]),
+        checked=st.sampled_from(["", "accept", "escalate", "abstain"]),
+        escalations=st.integers(0, 2),
         latency_s=st.floats(0, 600),
         **dict.fromkeys(
             ("spent_nusd", "baseline_nusd", "saved_nusd", "could_nusd", "discarded_nusd", "lost_cache_nusd"),
@@ -525,6 +542,8 @@ def summed(group: tuple[str, ...], of: list[Exchange]) -> Line:
         cache_nusd=sum(row.saved_nusd for row in of if row.cache == "hit"),
         input_tokens=sum(row.input_tokens for row in of),
         output_tokens=sum(row.output_tokens for row in of),
+        checked=sum(row.checked != "" for row in of),
+        escalated=sum(row.escalations > 0 for row in of),
     )
 
 
@@ -898,3 +917,464 @@ def test_calls_and_money_are_summed_by_type_and_tier(store: Store) -> None:
         TypeLine("summarise", "opus", 1, 70),
         TypeLine("summarise", "sonnet", 2, 80),
     ] == sorted(store.types(), key=lambda line: (line.task_type, line.tier))
+
+
+# --- what was checked, and what came of it ---------------------------------------------------------------
+
+CHECKS = "5eed5eed5eed"
+
+
+def verdict(**given: Any) -> Verdict:
+    return Verdict(**{"check": "judge", "says": "accept", "words": "4 of 5", "tier": "haiku", **given})
+
+
+def checked(row: Exchange, accepted: dict[str, bool], **given: Any) -> Record:
+    """Return the row of a request of which these tiers' answers were checked, and which were accepted."""
+    verdicts = tuple(verdict(tier=tier, says=SAYS[not is_ok]) for tier, is_ok in accepted.items())
+    rungs = {tier: Rung(1, int(is_ok), 70, 5, 20) for tier, is_ok in accepted.items()}
+    return Record(row, **{"verdicts": verdicts, "checks": CHECKS, "rungs": rungs, **given})
+
+
+def word(row: Exchange, *, ok: bool, **given: Any) -> Feedback:
+    return Feedback(**{"exchange_id": row.id, "ok": ok, "source": "user", "at": NOW, **given})
+
+
+def accepted(store: Store, tier: str = "haiku", task_type: str = "extract") -> tuple[int, int]:
+    rung = store.evidence(CHECKS).rungs[task_type, tier]
+    return rung.accepted, rung.checked
+
+
+def test_what_checks_said_is_found_with_its_request_in_order(store: Store) -> None:
+    row, plain = exchange(checked="accept", escalations=1), exchange()
+    said = (
+        verdict(score=2, says="escalate", cost_nusd=900, blames=False, stamp="judge:low"),
+        verdict(check="json", tier="sonnet", words=""),
+        verdict(tier="claude-x", score=4.5, probability=0.75, is_self=True, says="abstain"),
+        verdict(tier="sonnet", score=1.0, is_control=True),
+    )
+    for step in (Record(row, verdicts=said), Record(row, verdicts=said[:1]), Record(plain)):
+        write(store, step)
+
+    assert [Story(row, (), said), Story(plain, ())] == [store.find(row.id), store.find(plain.id)]
+
+
+def test_planted_answers_are_counted_by_what_their_scores_depend_on(store: Store) -> None:
+    planted = [verdict(is_control=True, says=says, stamp="s1") for says in ("accept", "escalate", "escalate")]
+    other = verdict(is_control=True, says="accept", stamp="s2")
+    for one in (*planted, other, verdict(stamp="s1")):
+        write(store, Record(exchange(), verdicts=(one,)))
+
+    assert {"s1": (3, 1), "s2": (1, 1)} == store.evidence(CHECKS).controls
+    assert {"s1": (3, 1), "s2": (1, 1)} == store.known("", (), NOW, checks=CHECKS).evidence.controls
+
+
+def test_evidence_adds_up_by_type_and_tier_under_the_same_checks(store: Store) -> None:
+    extract, other = exchange(task_type="extract"), exchange(task_type="classify")
+    steps = [
+        checked(extract, {"haiku": False, "sonnet": True}),
+        checked(other, {"haiku": True}),
+        checked(extract, {"haiku": True}),  # written already
+        checked(exchange(task_type="extract"), {"haiku": True}),
+        checked(exchange(task_type="extract"), {"haiku": True}, checks="0ther0ther00"),
+        Record(exchange(task_type="extract")),
+    ]
+    write(store, *steps[:2])
+    for step in steps[2:]:
+        store.post(step)
+
+    once = Rung(1, 1, 70, 5, 20)
+    assert {
+        ("extract", "haiku"): Rung(2, 1, 140, 10, 40),
+        ("extract", "sonnet"): once,
+        ("classify", "haiku"): once,
+    } == store.evidence(CHECKS).rungs
+    assert {("extract", "haiku"): once} == store.evidence("0ther0ther00").rungs
+    assert Evidence() == store.evidence("unknown")
+
+
+def test_routing_is_given_evidence_where_it_asks_and_remembers_it_for_a_second(store: Store) -> None:
+    def known(at: float, checks: str = CHECKS) -> Evidence:
+        return store.known("", (), at, checks=checks).evidence
+
+    assert [Evidence()] * 2 == [known(NOW), known(NOW, "")]
+    write(store, checked(exchange(task_type="extract"), {"haiku": True}))
+    store.put_calibration(Calibration("judge", "s", "", 3.0), NOW)
+    store.put_trial(TRIAL)
+
+    assert [Evidence(), store.evidence(CHECKS), Evidence()] == [
+        known(NOW + 0.9),
+        known(NOW + 1.1),
+        known(NOW + 1.1, ""),
+    ]
+    assert store.evidence("new") == known(NOW + 1.1, "new")
+
+
+def test_evidence_fades(store: Store) -> None:
+    def post(count: int, *, is_ok: bool) -> None:
+        for _ in range(count):
+            store.post(checked(exchange(task_type="extract"), {"haiku": is_ok}))
+            store.flush()
+
+    post(255, is_ok=True)
+    assert Rung(255, 255, 255 * 70, 255 * 5, 255 * 20) == store.evidence(CHECKS).rungs["extract", "haiku"]
+    post(1, is_ok=False)
+    assert Rung(128, 127, 128 * 70, 128 * 5, 128 * 20) == store.evidence(CHECKS).rungs["extract", "haiku"]
+    post(128, is_ok=False)
+    assert (63, 128) == accepted(store)
+    post(2, is_ok=True)
+    assert (65, 130) == accepted(store)
+
+
+def test_of_what_two_write_at_once_no_evidence_is_lost(kind_of_two: Two) -> None:
+    stores, tiers = kind_of_two[:2], ("haiku", "sonnet", "opus")
+
+    def work(number: int) -> None:
+        for turn in range(25):
+            order = tiers[turn % 3 :] + tiers[: turn % 3]
+            row = exchange(task_type="extract")
+            step = checked(row, dict.fromkeys(order, turn % 5 > 0))
+            if turn % 4:
+                stores[number % 2].write(step, may_wait=True)
+            else:
+                stores[number % 2].post(step)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    for store in stores:
+        store.flush()
+
+    assert [(80, 100)] * 3 == [accepted(stores[0], tier) for tier in tiers]
+
+
+def floor_of(store: Store, session: str = "s", tenant: str = "local") -> tuple[str, float]:
+    known = store.known("", (), NOW, tenant=tenant, talk=session)
+    return known.floor, known.floor_at
+
+
+def escalated(to: str, at: float, session: str = "s", tenant: str = "local") -> Record:
+    return Record(exchange(at=at, session=session, tenant=tenant), floor=to)
+
+
+def test_a_session_stays_where_it_escalated_to_last(kind_of_two: Two) -> None:
+    store, other, _ = kind_of_two
+    assert ("", 0.0) == floor_of(store)
+    store.write(escalated("sonnet", NOW - 5), may_wait=True)
+    store.post(escalated("opus", NOW - 9, "other"))
+    store.write(escalated("opus", NOW - 7, "s", "another"), Record(exchange(session="s")), may_wait=True)
+    store.flush()
+    for who in (store, other):
+        assert ("sonnet", NOW - 5) == floor_of(who)
+        assert ("opus", NOW - 9) == floor_of(who, "other")
+        assert ("opus", NOW - 7) == floor_of(who, "s", "another")
+        assert ("", 0.0) == floor_of(who, "")
+
+    other.write(escalated("opus", NOW), may_wait=True)
+    store.write(escalated("haiku", NOW - 1), may_wait=True)  # began earlier, ended later
+    assert [("opus", NOW)] * 2 == [floor_of(store), floor_of(other)]
+    store.write(escalated("sonnet", NOW), may_wait=True)
+    assert [("sonnet", NOW)] * 2 == [floor_of(store), floor_of(other)]
+
+
+def test_what_was_said_of_an_answer_is_found_with_it(store: Store) -> None:
+    row = exchange()
+    write(store, Record(row))
+    later = word(row, ok=False, at=NOW + 2, note="wrong total", source="tests")
+    store.add_feedback(later, word(row, ok=True), word(row, ok=True, tier="sonnet", at=NOW + 3))
+    store.add_feedback(word(row, ok=False, at=NOW - 1, note="came late"), word(row, ok=False, note="no"))
+
+    story = store.find(row.id)
+    assert story is not None
+    assert (
+        word(row, ok=False, tier="haiku", note="no"),
+        replace(later, tier="haiku"),
+        word(row, ok=True, tier="sonnet", at=NOW + 3),
+    ) == story.feedback
+
+
+def test_feedback_on_what_the_ledger_does_not_have_is_refused_as_a_whole(store: Store) -> None:
+    row, unknown = exchange(), exchange()
+    store.post(Record(row))  # what waits to be written is there
+    with pytest.raises(StoreError, match=f"has no request '{unknown.id}', or not yet"):
+        store.add_feedback(word(row, ok=False), word(unknown, ok=False))
+    with pytest.raises(StoreError):
+        store.add_feedback(word(row, ok=False, note="\ud800"))
+    assert Story(row, ()) == store.find(row.id)
+
+    store.add_feedback(word(row, ok=False))
+    story = store.find(row.id)
+    assert story is not None
+    assert 1 == len(story.feedback)
+
+
+def test_an_answer_found_bad_no_longer_counts_as_accepted_however_often_it_is_said(store: Store) -> None:
+    good, bad = exchange(task_type="extract"), exchange(task_type="extract")
+    write(store, checked(good, {"haiku": True}), checked(bad, {"haiku": False}))
+    for ok, expected in ((False, 0), (False, 0), (True, 1), (False, 0)):
+        store.add_feedback(word(good, ok=ok))
+        assert (expected, 2) == accepted(store)
+    store.add_feedback(word(bad, ok=True), word(bad, ok=True, tier="haiku"), word(good, ok=True))
+    assert (2, 2) == accepted(store)
+
+    for source in ("tests", "agreement"):  # the user has spoken
+        store.add_feedback(word(good, ok=False, source=source))
+    store.add_feedback(word(bad, ok=False, at=NOW - 1))
+    assert (2, 2) == accepted(store)
+
+
+def test_of_what_two_say_at_once_of_an_answer_one_word_counts(kind_of_two: Two) -> None:
+    stores, rows = kind_of_two[:2], [exchange(task_type="extract") for _ in range(20)]
+    write(stores[0], *(checked(row, {"haiku": True}) for row in rows))
+
+    def say(number: int) -> None:
+        for row in rows[:: number % 2 * 2 - 1]:
+            stores[number % 2].add_feedback(word(row, ok=False, source=SOURCES[number % 3]))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(say, range(4)))
+
+    assert (0, 20) == accepted(stores[0])
+
+
+def test_feedback_goes_to_the_tier_whose_answer_is_meant(store: Store) -> None:
+    row = exchange(task_type="extract", tier="sonnet")
+    off = exchange(task_type="extract", tier="", served="claude-x")
+    write(store, checked(row, {"haiku": False, "sonnet": True}), checked(off, {"claude-x": True}))
+    store.add_feedback(word(row, ok=True, tier="haiku"), word(row, ok=False), word(off, ok=False))
+
+    assert [(1, 1), (0, 1), (0, 1)] == [accepted(store, tier) for tier in ("haiku", "sonnet", "claude-x")]
+
+
+def test_what_has_faded_is_not_corrected(store: Store) -> None:
+    old, young = (exchange(task_type="extract", at=at) for at in (NOW - 9, NOW + 9))
+    full = checked(exchange(task_type="extract"), {"haiku": True}, rungs={"haiku": Rung(300, 10)})
+    for step in (checked(old, {"haiku": True}), full, checked(young, {"haiku": True})):
+        write(store, step)
+    assert (6, 151) == accepted(store)
+
+    store.add_feedback(word(old, ok=False), word(young, ok=False))
+    assert (5, 151) == accepted(store)
+
+
+def test_there_are_never_fewer_accepted_than_none(store: Store) -> None:
+    row, less = exchange(task_type="extract"), {"haiku": Rung(0, -1)}  # as where its part was lost
+    write(store, checked(row, {"haiku": True}), checked(exchange(task_type="extract"), {}, rungs=less))
+    store.add_feedback(word(row, ok=False))
+
+    assert (0, 1) == accepted(store)
+
+
+accepted_or_not = st.lists(st.booleans(), min_size=1, max_size=3)
+words = st.lists(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.booleans(), st.sampled_from(SOURCES), st.integers(0, 3), st.booleans()
+        ),
+        max_size=4,
+    ),
+    max_size=6,
+)
+
+
+@kinds
+@given(first=accepted_or_not, said=words)
+@settings(max_examples=40)
+def test_evidence_follows_the_word_that_counts_in_whatever_order_words_come(
+    kind: str, first: list[bool], said: list[list[tuple[int, bool, Any, int, bool]]]
+) -> None:
+    rows = [exchange(task_type="extract") for _ in first]
+    counts: dict[tuple[int, str], Feedback] = {}
+    with opened(kind) as store:
+        write(store, *(checked(row, {"haiku": is_ok}) for row, is_ok in zip(rows, first, strict=True)))
+        for some in said:
+            together = []
+            for number, ok, source, after_s, is_named in some:
+                which = number % len(rows)
+                tier = "haiku" if is_named else ""
+                said_ = word(rows[which], ok=ok, source=source, at=NOW + after_s, tier=tier)
+                together.append(said_)
+                earlier = counts.get((which, source))
+                if earlier is None or earlier.at <= said_.at:
+                    counts[which, source] = said_
+            store.add_feedback(*together)
+
+            ends = [
+                strongest(one for (which, _), one in counts.items() if which == number)
+                for number in range(len(rows))
+            ]
+            expected = sum(is_ok if end is None else end.ok for is_ok, end in zip(first, ends, strict=True))
+            assert (expected, len(rows)) == accepted(store)
+
+
+def test_scores_are_paired_with_what_became_known_of_their_answers(store: Store) -> None:
+    early, late = exchange(at=NOW - 60, tag="mail"), exchange(task_type="extract", tier="sonnet")
+    scores = (
+        verdict(score=2.0, says="escalate", stamp="s"),
+        verdict(check="json", tier="sonnet"),
+        verdict(score=4.0, tier="sonnet"),
+        verdict(score=5.0, tier="sonnet", is_control=True),
+    )
+    write(store, Record(late, verdicts=scores), Record(early, verdicts=(verdict(score=3.0),)))
+    store.add_feedback(word(late, ok=False, source="agreement"), word(late, ok=True, source="tests"))
+
+    told = [
+        Scored(late.id, NOW, "", "extract", scores[0]),
+        Scored(late.id, NOW, "", "extract", scores[2], ok=True),
+        Scored(late.id, NOW, "", "extract", scores[3], ok=False),
+    ]
+    assert told == store.scored(since=NOW - 1)
+    assert [Scored(early.id, NOW - 60, "mail", "", verdict(score=3.0)), *told] == store.scored()
+
+
+def test_quality_is_counted_by_type_and_tier(store: Store) -> None:
+    row = exchange(task_type="extract", tier="sonnet", spent_nusd=30)
+    control = verdict(is_control=True, says="escalate")
+    step = checked(row, {"haiku": False, "sonnet": True})
+    both = (control, *step.verdicts, *step.verdicts)
+    plain = exchange(task_type="extract", spent_nusd=2)
+    nameless = exchange(task_type="")
+    write(store, replace(step, verdicts=both), Record(plain), checked(nameless, {"haiku": True}))
+    untyped = Record(exchange(task_type="extract"), verdicts=(verdict(),))  # in no evidence
+    write(store, checked(exchange(task_type="extract", result="error"), {"haiku": True}), untyped)
+    store.add_feedback(word(row, ok=False), word(row, ok=True, source="tests"), word(plain, ok=True))
+    store.add_feedback(word(nameless, ok=True))
+
+    assert [
+        TypeLine("extract", "haiku", 2, 2, checked=2, accepted=1, told=1, told_ok=1),
+        TypeLine("extract", "sonnet", 1, 30, checked=1, accepted=1, told=1, told_ok=0),
+    ] == sorted(store.types(), key=lambda line: line.tier)
+
+
+TRIAL = Trial("mail", "haiku", "claude-opus-5-5", "judge", 200, 188, 90_000, NOW)
+
+
+def test_of_calibrations_and_trials_the_last_is_known(store: Store) -> None:
+    sample = [Outcome(float(number % 5 + 1), ok=number % 5 > 1) for number in range(400)]
+    kept = [
+        Calibration("judge", "s", "", 3.0),
+        Calibration("judge", "s", "extract", 4.0),
+        Calibration("judge", "t", "", None, why="too few"),
+        calibrate(sample, check="judge", stamp="s"),
+    ]
+    assert kept[3].rates is not None
+    for at, one in enumerate(kept):
+        store.put_calibration(one, NOW + at)
+    later = replace(TRIAL, at=NOW + 9, agreed=120)
+    for trial in (replace(TRIAL, tier="sonnet"), later, TRIAL, replace(TRIAL, tag="chat")):
+        store.put_trial(trial)
+    found = store.evidence(CHECKS)
+
+    assert {("s", ""): kept[3], ("s", "extract"): kept[1], ("t", ""): kept[2]} == found.calibrations
+    assert {
+        ("mail", "sonnet"): replace(TRIAL, tier="sonnet"),
+        ("mail", "haiku"): later,
+        ("chat", "haiku"): replace(TRIAL, tag="chat"),
+    } == found.trials
+
+
+def test_a_tag_alone_makes_its_trials_known(store: Store) -> None:
+    store.put_trial(TRIAL)
+
+    assert {("mail", "haiku"): TRIAL} == store.known("mail", (), NOW).evidence.trials
+    assert {} == store.known("", (), NOW).evidence.trials
+
+
+OPEN = OpenTrial("T1", "mail", "haiku", "claude-haiku-5-5", "auto", "opus", 500, 3 * 10**9, NOW)
+SONNET = "claude-sonnet-5-5"
+
+
+def concluded(sums: list[Pairs]) -> Trial | None:
+    """Return what sums show, for a test: how many agreed of how many."""
+    n, agreed = sum(pairs.n for pairs in sums), sum(pairs.agreed for pairs in sums)
+    return replace(TRIAL, n=n, agreed=agreed) if n else None
+
+
+def test_a_trial_is_open_until_somebody_ends_it(store: Store) -> None:
+    chat = replace(OPEN, id="T0", tag="chat", at=NOW + 1)
+    assert [True, True, False] == [
+        store.begin_trial(one) for one in (chat, OPEN, replace(OPEN, id="T2", tier="sonnet"))
+    ]
+    assert [OPEN, chat] == store.open_trials()
+
+    exact = Pairs("exact", SONNET, agreed=1, spent_nusd=5, measure_nusd=7, tier_nusd=3)
+    judged = Pairs("judge by opus", SONNET, spent_nusd=9)
+    store.add_pairs("T1", judged)
+    store.add_pairs("T1", Pairs("did not fit haiku"))
+    store.add_pairs("T0", exact)
+    sums = store.add_pairs("T1", exact)
+    assert store.add_pairs("T1", exact) == store.pairs_of("T1")
+    assert [exact, Pairs("did not fit haiku"), judged] == sorted(
+        sums, key=lambda pairs: (-pairs.agreed, pairs.how)
+    )
+    assert [Pairs("exact", SONNET, 2, 2, 10, 14, 6)] == store.pairs_of("T1")[:1]
+
+    assert replace(TRIAL, n=4, agreed=2) == store.end_trial("T1", concluded)
+    assert (None, []) == (store.end_trial("T1", concluded), store.add_pairs("T1", exact))
+    assert ([chat], []) == (store.open_trials(), store.pairs_of("T1"))
+    assert {("mail", "haiku"): replace(TRIAL, n=4, agreed=2)} == store.evidence("").trials
+    assert store.begin_trial(replace(OPEN, id="T3"))
+
+
+def test_a_trial_that_shows_nothing_leaves_nothing(store: Store) -> None:
+    store.begin_trial(OPEN)
+
+    assert None is store.end_trial("T1", concluded)
+    assert ([], {}) == (store.open_trials(), store.evidence("").trials)
+
+
+def test_many_add_to_one_trial_and_nothing_is_lost(kind_of_two: Two) -> None:
+    first, second, _ = kind_of_two
+    first.begin_trial(OPEN)
+    ways = [
+        Pairs(how, against, agreed=1, spent_nusd=3) for how in ("exact", "json") for against in (SONNET, "")
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        for store in (first, second):
+            for pairs in ways * 5:
+                pool.submit(store.add_pairs, "T1", pairs)
+
+    assert [(10, 10, 30)] * 4 == [(one.n, one.agreed, one.spent_nusd) for one in second.pairs_of("T1")]
+    with ThreadPoolExecutor(4) as pool:
+        ended = [pool.submit(store.end_trial, "T1", concluded) for store in (first, second) * 2]
+    assert [None] * 3 == sorted((one.result() for one in ended), key=lambda one: one is not None)[:3]
+    assert {("mail", "haiku"): replace(TRIAL, n=40, agreed=40)} == first.evidence("").trials
+
+
+def test_a_trials_row_is_money_and_no_call(store: Store) -> None:
+    row = exchange(tag="mail", kind="trial", mode="trial", baseline=SONNET, baseline_how="assumed")
+    spent = replace(row, spent_nusd=9, saved_nusd=-9, discarded_nusd=7, checks_nusd=2, result="error")
+    write(store, Record(row), Record(replace(spent, id=new_id(NOW, rng))))
+
+    (line,) = store.sums(Query(by=("mode",)))
+    assert Line(("trial",), *[0] * 21) == replace(
+        line, spent_nusd=0, saved_nusd=0, discarded_nusd=0, checks_nusd=0
+    )
+    assert (9, -9, 7, 2) == (line.spent_nusd, line.saved_nusd, line.discarded_nusd, line.checks_nusd)
+    assert (None, {}) == (store.known("mail", (), NOW).baseline, store.latencies(Query()))
+
+
+@kinds
+def test_what_was_said_of_old_requests_goes_with_them(kind: str) -> None:
+    clock = Clock()
+    with opened(kind, clock) as store:
+        old = exchange(at=NOW - 31 * DAY_S, task_type="old", session="s")
+        young = exchange(at=NOW - 29 * DAY_S, task_type="extract", session="t")
+        for row in (old, young):
+            store.post(checked(row, {"haiku": True}, floor="opus"))
+        store.add_feedback(word(old, ok=True), word(young, ok=True))
+        store.post(escalated("opus", NOW - DAY_S, "today"))
+        store.put_trial(replace(TRIAL, at=0.0))
+        store.put_calibration(Calibration("judge", "s", "", 3.0), 0.0)
+        clock.now += 120
+        write(store, Record(exchange()))
+        store.flush()
+
+        found = store.evidence(CHECKS)
+        assert ([("extract", "haiku")], 1, 1) == ([*found.rungs], len(found.trials), len(found.calibrations))
+        assert [("", 0.0), ("", 0.0), ("opus", NOW - DAY_S)] == [
+            floor_of(store, session, tenant) for session, tenant in (("s", ""), ("t", ""), ("today", "local"))
+        ]
+        again, kept = exchange(id=old.id, at=old.at), store.find(young.id)
+        write(store, Record(again))
+        assert Story(again, ()) == store.find(old.id)
+        assert kept is not None
+        assert (1, 1) == (len(kept.verdicts), len(kept.feedback))

@@ -64,6 +64,32 @@ Days of leave in the first year?      sonnet  signals: ~# tokens in, 40 out, too
 Days in a leap year?                  opus    unsure, so not cheap: baseline claude-opus-5-5
                                       7 in, 158 out, $0.003188
 """,
+    "03_cascade.py": """\
+What is the capital of France?
+  quality 5/5, accepted
+  claude-haiku-5-5 $0.000860, tokens haiku 10 + 158, sonnet 340 + 10
+  [simulated] Here is a short answer. It depends on two thing
+Summarise what a mutex is for, in one paragraph.
+  quality 5/5, accepted
+  claude-haiku-5-5 $0.001013, tokens haiku 16 + 214, sonnet 402 + 10
+  [simulated] The text makes three points. First, most of the
+Compare quicksort and merge sort for a file that does not fit into memory.
+  quality 5/5, accepted
+  claude-haiku-5-5 $0.001744, tokens haiku 25 + 495, sonnet 697 + 10
+  [simulated] Let us go through it. ## 1 Suppose the claim ho
+Prove that there is no largest prime number.
+  quality 1/5, escalating
+  claude-opus-5-5 $0.010674, tokens haiku 15 + 38, sonnet 297 + 10, opus 15 + 495
+  [simulated] Let us go through it. ## 1 Suppose the claim ho
+$0.014291; opus for all of them $0.027504
+""",
+    "03b_own_tests.py": """\
+mean    haiku   passes_my_tests: returned True
+median  haiku   passes_my_tests: returned False
+median  sonnet  passes_my_tests: returned True
+median  haiku   median-test: exit code 1
+median  sonnet  median-test: exit code 0
+""",
     "05_cache.py": """\
 [API]   $0.000080  What is the capital of France?
 [API]   $0.000080  What is 2 + 2?
@@ -107,6 +133,7 @@ def test_an_example_prints_what_it_promises(name: str, tmp_path: Path) -> None:
             **os.environ,
             "ANTHROPIC_API_KEY": "simulated",
             "ANTHROPIC_BASE_URL": server.url,
+            "LEASTWISE_CASCADE_CONTROLS": "0",  # a planted answer now and then would be one call more
             "PYTHONIOENCODING": "utf-8",
             "XDG_CONFIG_HOME": str(tmp_path),
             "XDG_STATE_HOME": str(tmp_path),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, get_args
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,23 +17,25 @@ from leastwise.exchange import exchange
 from leastwise.ladder import Baseline
 from leastwise.ledger import Entry, Exchange
 from leastwise.messages import Held, Reply
-from leastwise.steps import Lease, Send
+from leastwise.steps import Lease, Run, Send
 from leastwise.stores.sqlite import SqliteStore
-from tests.kit import HAIKU, OPUS, Clock, call, decision, reply, request, terms
+from tests.kit import HAIKU, OPUS, Clock, after, call, decision, holding, reply, request, terms
+
+Kind = Literal["ok", "clamped", "live", "broken", "left", "status", "lost", "unsent", "interrupt", "defect"]
 
 
 @dataclass(frozen=True)
 class Event:
     """What one `Send` meets, after so many seconds."""
 
-    kind: Literal["ok", "clamped", "live", "status", "lost", "unsent", "interrupt", "defect"]
+    kind: Kind
     number: int
     seconds: float
 
 
 events = st.builds(
     Event,
-    st.sampled_from(["ok", "clamped", "live", "status", "lost", "unsent", "interrupt", "defect"]),
+    st.sampled_from(get_args(Kind)),
     st.one_of(st.integers(0, 2_000), st.sampled_from([400, 401, 404, 408, 413, 429, 500, 529])),
     st.floats(0, 700),
 )
@@ -79,8 +82,8 @@ class Upstream:
                 return reply(step.request.model, 200, event.number)
             case "clamped":
                 return reply(step.request.model, 200, event.number, stop_reason="max_tokens")
-            case "live":
-                return Reply(Held("live"), request_id="req_1")
+            case "live" | "broken" | "left":
+                return Reply(Held("live", Chunks(event)), request_id="req_1")
             case "status":
                 status = event.number if 400 <= event.number < 600 else 529
                 raise UpstreamFailure(OSError("refused"), status=status)
@@ -99,11 +102,52 @@ class Upstream:
         return self(step)
 
 
+class Chunks:
+    """The bytes of a live answer, in either driver: whole, or they break off; or whoever reads them goes."""
+
+    def __init__(self, event: Event) -> None:
+        size = event.number % 97 + 1
+        pieces = [STREAM[at : at + size] for at in range(0, len(STREAM), size)]
+        self._pieces = pieces if event.kind == "live" else pieces[: event.number % len(pieces)]
+        broken = UpstreamFailure(OSError("broken"))
+        self._end = {"live": None, "broken": broken, "left": KeyboardInterrupt()}[event.kind]
+
+    def __next__(self) -> bytes:
+        if self._pieces:
+            return self._pieces.pop(0)
+        raise self._end or StopIteration
+
+    async def __anext__(self) -> bytes:
+        await asyncio.sleep(0)
+        try:
+            return next(self)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def close(self) -> None:
+        self._pieces = []
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+#: Functions of the user's that say something, or fail, at once or later.
+CHECKS = (lambda: "fine", lambda: 1 // 0, partial(asyncio.sleep, 0, "fine"), partial(asyncio.wait, ()))
+
+
+cascades = st.fixed_dictionaries(
+    {
+        "gate": st.none() | st.builds(after, st.integers(0, 500), st.sampled_from(["commit", "drop"])),
+        "check": st.none() | st.sampled_from([Run(check, 30.0) for check in CHECKS]),
+        "way": st.sampled_from(["done", "relay", "stored"]),
+    }
+)
+
+
 def end(result: Result, how: str, fed: int) -> None:
     if not result.is_live or how == "unread":
         result.life.abandon()  # what the collector does when the payload goes
         return
-    result.life.relay(is_stream=True)
     result.life.feed(STREAM[:fed])
     if how == "fail":
         result.life.finish(UpstreamFailure(OSError("broken")))
@@ -113,15 +157,22 @@ def end(result: Result, how: str, fed: int) -> None:
 
 
 def play(
-    script: list[Event], retries: int, clamp: int | None, how: str, fed: int, *, is_async: bool
-) -> tuple[list[Exchange], list[Entry], list[str]]:
-    """Run one exchange; return its rows, its entries, and the ids that were leased."""
+    script: list[Event],
+    retries: int,
+    clamp: int | None,
+    leaving: tuple[str, int],
+    cascade: dict[str, Any],
+    *,
+    is_async: bool,
+) -> tuple[list[Exchange], list[Entry], list[str], list[str]]:
+    """Run one exchange; return its rows, its entries, the ids that were leased, and how its answers did."""
     clock = Clock()
     store = Listening(":memory:", clock=clock)
     desk = Desk(store, clock)
     made = decision(HAIKU, asked=OPUS, mode="enforce", baseline=Baseline(OPUS, "asked"), max_tokens=clamp)
     asked = call(request(OPUS, max_tokens=1_000), max_retries=retries)
-    steps = exchange(asked, terms(made, clock, limits=LIMITS))
+    told: list[object] = []
+    steps = holding(exchange(asked, terms(made, clock, limits=LIMITS)), told, **cascade)
     upstream = Upstream(script, clock)
 
     async def pause(seconds: float) -> None:
@@ -132,7 +183,7 @@ def play(
             result = asyncio.run(run_async(steps, upstream.asynchronously, desk, sleep=pause))
         else:
             result = run(steps, upstream, desk, sleep=clock.sleep)
-        end(result, how, fed)
+        end(result, *leaving)
     except (OSError, LookupError, KeyboardInterrupt):
         pass
     assert 0 == desk.faults
@@ -147,20 +198,20 @@ def play(
     assert all(0 == standing.leased_nusd for standing in books.values())
     assert {standing.spent_nusd for standing in books.values()} == {sum(entry.cost_nusd for entry in entries)}
     store.close()
-    return [one.exchange for one in stories], entries, store.leased
+    return [one.exchange for one in stories], entries, store.leased, [repr(one) for one in told]
 
 
 @given(
     st.lists(events, max_size=6),
     st.integers(0, 3),
     st.sampled_from([None, 50]),
-    ends,
-    st.integers(0, len(STREAM)),
+    st.tuples(ends, st.integers(0, len(STREAM))),
+    cascades,
 )
 def test_the_books_balance_and_both_drivers_agree(
-    script: list[Event], retries: int, clamp: int | None, how: str, fed: int
+    script: list[Event], retries: int, clamp: int | None, leaving: tuple[str, int], cascade: dict[str, Any]
 ) -> None:
-    rows, entries, leased = play(script, retries, clamp, how, fed, is_async=False)
+    rows, entries, leased, told = play(script, retries, clamp, leaving, cascade, is_async=False)
 
     (row,) = rows
     assert sorted(leased) == sorted(entry.id for entry in entries)
@@ -173,7 +224,8 @@ def test_the_books_balance_and_both_drivers_agree(
     assert row.result in {"ok", "cut", "error", "abandoned"}
     assert ("exact" == row.certainty) is all("exact" == entry.certainty for entry in entries)
 
-    assert (rows, entries, leased) == play(script, retries, clamp, how, fed, is_async=True)
+    again = play(script, retries, clamp, leaving, cascade, is_async=True)
+    assert (rows, entries, leased, told) == again
 
 
 @given(

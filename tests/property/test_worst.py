@@ -71,7 +71,6 @@ def test_no_call_costs_more_than_was_reserved(
         exchange(call(asked, max_retries=0), terms(made, clock, limits=LIMITS)), upstream, Desk(store, clock)
     )
     if result.is_live:
-        result.life.relay(is_stream=True)
         result.life.feed(result.payload)
         result.life.finish()
 

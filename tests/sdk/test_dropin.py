@@ -363,6 +363,8 @@ async def use_the_async_face(server: Server, runtime: Runtime) -> None:
             model="haiku", max_tokens=1024, messages=ASK
         )
         assert HAIKU == again.model
+        await client.feedback(message, ok=False, note="late")
+    assert [(False, "late")] == [(one.ok, one.note) for one in story(runtime, message.id).feedback]
 
 
 def test_a_cancelled_call_leaves_a_row(server: Server, make: Make) -> None:
@@ -448,6 +450,59 @@ def test_outcome_by_id_and_after_pickling(server: Server, make: Make) -> None:
         assert outcome == leastwise.outcome(any_id, client=client)
     assert outcome == leastwise.outcome(pickle.loads(pickle.dumps(message)), client=client)  # noqa: S301 - ours
     assert leastwise.outcome("msg_unknown", client=client) is None
+
+
+def test_feedback_finds_the_call_by_whatever_the_sdk_gave_for_it(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    ask: Any = {"model": "auto", "max_tokens": 1024, "messages": ASK}
+    message, raw = client.messages.create(**ask), client.messages.with_raw_response.create(**ask)
+    events = client.messages.create(**ask, stream=True)
+    with pytest.raises(leastwise.StoreError, match="nothing is known of"):
+        client.feedback(events, ok=True)  # not ended, so not yet in the ledger
+    list(events)
+    with client.messages.stream(**ask) as stream:
+        final = stream.get_final_message()
+    other, last = (client.messages.create(**ask) for _ in range(2))
+
+    given = [
+        message,
+        raw,
+        events,
+        stream,
+        final.id,
+        leastwise.outcome(other),
+        pickle.loads(pickle.dumps(last)),  # noqa: S301 - our own
+    ]
+    for number, one in enumerate(given):
+        client.feedback(one, ok=number > 0, note="wrong" if number == 0 else "")
+
+    said = [found.feedback for found in stories(runtime)]  # the stream and its message are one
+    assert [("haiku", number > 0, "user") for number in range(len(given) - 1)] == [
+        (one.tier, one.ok, one.source) for (one,) in said
+    ]
+    assert "wrong" == said[0][0].note
+    for wrong in (None, 7, object()):
+        with pytest.raises(TypeError, match="expected a message, a stream, an outcome or an id"):
+            client.feedback(wrong, ok=True)
+    with pytest.raises(leastwise.StoreError, match="nothing is known of 'msg_0'"):
+        client.feedback("msg_0", ok=True)
+
+
+def test_feedback_of_a_kept_answer_counts_for_the_call_that_paid(server: Server, make: Make) -> None:
+    runtime = make()
+    client = sync_client(server, runtime)
+    ask: Any = {"model": "auto", "max_tokens": 1024, "messages": ASK, "task": leastwise.Task(cache=True)}
+    client.messages.create(**ask)
+    again = client.messages.create(**ask)
+    outcome = leastwise.outcome(again)
+    assert outcome is not None
+    assert outcome.from_cache
+
+    client.feedback(again, ok=False)
+    client.feedback(outcome, ok=True)
+
+    assert [[True], []] == [[one.ok for one in found.feedback] for found in stories(runtime)]
 
 
 def test_what_is_no_message_passes(server: Server, make: Make) -> None:

@@ -30,6 +30,7 @@ TOOL: Any = {
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
 }
 MARKER = "sk-ant-the-marker"
+BETA = "context-1m-2025-08-07"
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +262,16 @@ def test_nothing_is_logged_of_what_is_said(
     with caplog.at_level(logging.DEBUG, logger="leastwise"):
         leastwise.record(client, path).messages.create(**CALL)
     assert "Win $1000" not in caplog.text
+
+
+def test_tag_and_betas_are_written_where_there_are_any(server: Server, path: Path) -> None:
+    for client in ours(server, path):
+        recording = leastwise.record(client, path)
+        recording.messages.create(**CALL, task=leastwise.Task("x"))
+        recording.messages.create(**CALL, task=leastwise.Task(tag="mail"))
+        recording.beta.messages.create(**CALL, betas=[BETA], task=leastwise.Task(tag="mail"))
+
+    plain, tagged, beta = lines(path)
+    assert {"at", "request", "response"} == plain.keys()
+    assert {"at", "tag", "request", "response"} == tagged.keys()
+    assert ("mail", "mail", [BETA]) == (tagged["tag"], beta["tag"], beta["betas"])

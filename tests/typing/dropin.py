@@ -68,6 +68,9 @@ def sync(client: leastwise.Anthropic, *, streams: bool) -> None:
     leastwise.AsyncAnthropic(budget_usd=5.00)
     leastwise.Anthropic(budget_usd="5")  # type: ignore[arg-type]
 
+    client.feedback(parsed, ok=True, note="right")
+    client.feedback("msg_1")  # type: ignore[call-arg]
+
 
 async def asynchronous(client: leastwise.AsyncAnthropic) -> None:
     """The same on an event loop."""
@@ -91,6 +94,7 @@ async def asynchronous(client: leastwise.AsyncAnthropic) -> None:
         await client.beta.messages.create(model="auto", max_tokens=1, messages=[], task=TASK), BetaMessage
     )
     assert_type(client.with_options(timeout=1), leastwise.AsyncAnthropic)
+    await client.feedback("msg_1", ok=False)
 
 
 def others(bedrock: anthropic.AnthropicBedrock, vertex: anthropic.AsyncAnthropicVertex) -> None:

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from leastwise.budget import BudgetRule
-from leastwise.build import open_store
+from leastwise.build import Plans, open_store
+from leastwise.cascade import Calibration, stamp_of
 from leastwise.catalogue import Catalogue
 from leastwise.cli import doctor, main
 from leastwise.cli.config import edited_file
@@ -32,14 +33,15 @@ from leastwise.cli.init import template
 from leastwise.cli.switch import switched, write
 from leastwise.config import Config, load, settings
 from leastwise.errors import ConfigError, UpstreamFailure
-from leastwise.ladder import Mode
+from leastwise.judge import VERSION
+from leastwise.ladder import Mode, Verdict
 from leastwise.ledger import Exchange
 from leastwise.money import NUSD_PER_USD as USD
 from leastwise.routing import Switch
 from leastwise.simulate import serve
 from leastwise.steps import Record
 from leastwise.stores.sqlite import SqliteStore
-from tests.paid import paid, reserve, settle
+from tests.paid import entry_id, paid, reserve, row, settle
 
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 
@@ -82,6 +84,8 @@ def test_help_names_the_commands_in_groups_and_imports_none(capsys: pytest.Captu
         "budget",
         "cache",
         "config",
+        "feedback",
+        "trial",
         "tune",
         "simulate",
         "--help",
@@ -447,7 +451,8 @@ def test_every_setting_of_the_template_is_its_default_or_said_to_be_an_example(u
     config = load()
 
     differing = {one.key for one in settings(config) if defaults.get(one.key) != one.value}
-    assert {"reroute", "store.url", "rule.1", "type.1", "switch.1", "price.1", "budget.1"} == differing
+    rows = {f"{name}.1" for name in ("rule", "type", "switch", "check", "price", "budget")}
+    assert {"reroute", "store.url"} | rows == differing
     named = {key.partition(".")[0] for key in config.origins}
     assert named >= {one.key.partition(".")[0] for one in settings(Config())}
 
@@ -669,6 +674,83 @@ def test_doctor_tells_a_ledger_of_a_newer_version(tmp_path: Path) -> None:
 
     checks = examined({"LEASTWISE_STORE_URL": f"sqlite:///{file}"}, "store")
     assert ("fail", True) == (checks[1][0], "has schema 999" in checks[1][1])
+
+
+def keep_cascade(
+    folder: Path, *, judge: str = "", calibrated: str = "", planted: tuple[int, int] = (0, 0), more: str = ""
+) -> Path:
+    """Return a configuration with a cascade, and its ledger filled: a threshold, planted answers."""
+    file = folder / "mine.toml"
+    text = f'[store]\nurl = "sqlite:///{folder}/ledger.db"\n[cascade]\nenabled = true\njudge = "{judge}"\n'
+    file.write_text(text + more, "utf-8")
+    settings = load(file)
+    plan = Plans(settings).usual
+    stamp = stamp_of(plan, settings.ladder.tiers[0].model, VERSION)
+    passed, asked = planted
+    verdicts = tuple(
+        Verdict("judge", "accept" if n < passed else "escalate", "", 1.0, is_control=True, stamp=stamp)
+        for n in range(asked)
+    )
+    now = time.time()
+    with closing(SqliteStore(folder / "ledger.db")) as store:
+        call = row(id=entry_id(now), at=now, result="ok")
+        store.write(Record(call, verdicts=verdicts, checks="c"), may_wait=True)
+        if calibrated:
+            store.put_calibration(Calibration("judge", calibrated.replace("now", stamp), "", 4.0), now)
+    return file
+
+
+OWN_JUDGE = (
+    "warn",
+    "haiku is its own judge, not calibrated: none of its answers is accepted, calls begin above",
+    'leastwise tune calibrate, or another: [cascade] judge = "sonnet"',
+)
+STALE = (
+    "warn",
+    "1 calibration of another judge, model or question: not used any more",
+    "leastwise tune calibrate",
+)
+PASSES = (
+    "warn",
+    "the judge accepted 4 of 31 planted bad answers",
+    "leastwise tune calibrate, or a better judge: [cascade] judge",
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, [OWN_JUDGE]),
+        ({"calibrated": "now"}, []),
+        ({"calibrated": "before"}, [OWN_JUDGE, STALE]),
+        ({"judge": "sonnet"}, []),
+        ({"judge": "sonnet", "calibrated": "before"}, [STALE]),
+        ({"judge": "sonnet", "planted": (4, 31)}, [PASSES]),
+        ({"judge": "sonnet", "planted": (1, 31)}, []),
+        ({"more": 'checks = ["empty"]\n'}, []),
+        ({"more": '[[check]]\nname = "own"\nlabels = ["yes"]\n'}, [OWN_JUDGE]),
+    ],
+)
+def test_doctor_on_the_judge(
+    tmp_path: Path, given: dict[str, Any], expected: list[tuple[str, str, str]]
+) -> None:
+    assert expected == examined({}, "cascade", keep_cascade(tmp_path, **given))
+
+
+def test_doctor_tells_a_judge_of_its_own_without_a_ledger(user: Path) -> None:
+    write(user, "[cascade]\nenabled = true\n")
+
+    assert [OWN_JUDGE] == examined({}, "cascade")
+    write(user, 'preset = "reference"\n[cascade]\nenabled = true\n')
+    assert [] == examined({}, "cascade")
+
+
+def test_doctor_tells_a_check_that_cannot_be_made(user: Path) -> None:
+    write(user, '[[check]]\nname = "own"\nfunction = "no_such_module:check"\n')
+
+    ((state, words, mend),) = examined({}, "cascade")
+    assert ("fail", "mend its [[check]]") == (state, mend)
+    assert words.startswith("[[check]] own: function = 'no_such_module:check' cannot be imported")
 
 
 def test_doctor_counts_the_calls_that_a_fault_of_ours_left_unrouted(tmp_path: Path) -> None:

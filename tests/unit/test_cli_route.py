@@ -7,7 +7,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,15 +17,19 @@ from typing import Any
 
 import pytest
 
-from leastwise.build import Runtime
+from leastwise.build import Plans, Runtime
+from leastwise.cascade import Rung
 from leastwise.cli import main
 from leastwise.config import load
-from leastwise.ladder import Code, Task
+from leastwise.ladder import Code, Task, Verdict
 from leastwise.report.prompts import request_of
 from leastwise.report.routes import PHASES, Planner, route_lines
 from leastwise.simulate import Answer, Server, serve
+from leastwise.steps import Record
 from leastwise.stores import Query
+from leastwise.stores.sqlite import SqliteStore
 from tests.kit import HAIKU, OPUS, SONNET
+from tests.paid import entry_id, row
 
 SPAM = "Is this spam? Win $1000 now!!!"
 PROOF = "is this proof right? Let n be even, then n squared is even."
@@ -169,8 +175,48 @@ def test_explain_tells_the_mode_and_does_not_pass_control_characters_on(capsys: 
     assert "  mode       observed: as asked, could go to haiku [observed] haiku > opus\n" in out
 
 
+CASCADE = '[cascade]\nenabled = true\njudge = "{judge}"\n[store]\nurl = "sqlite:///{home}/ledger.db"\n'
+
+
+def test_explain_tells_where_a_checked_request_begins_and_how_far_it_may_climb(
+    capsys: Capture, home: Path
+) -> None:
+    (home / "leastwise.toml").write_text(CASCADE.format(judge="sonnet", home=home))
+    options = ("--explain", "--config", str(home / "leastwise.toml"))
+
+    _, out, _ = run(capsys, SPAM, *options)
+    value = as_json(capsys, SPAM, "--config", str(home / "leastwise.toml"))
+
+    text = " ".join(out.split())
+    assert "begin haiku pays: 75% accepted as is assumed until 20 are checked (0 so far)" in text
+    assert "schema, tools, judge (sonnet, 2% of such calls) climbs to sonnet, then opus, where" in text
+    assert (["sonnet", "opus"], "judge", False) == (value["climbs"], value["checks"][-1], value["is_judged"])
+    assert not (home / "ledger.db").exists()
+
+
+def test_explain_goes_by_how_checks_went(capsys: Capture, home: Path) -> None:
+    file = home / "leastwise.toml"
+    file.write_text(CASCADE.format(judge="sonnet", home=home))
+    digest = Plans(load(file)).usual.digest
+    rung = Rung(checked=100, accepted=3, answers_nusd=100 * 150_000, output_tokens=100 * 300)
+    verdict = Verdict("judge", "escalate", "1/5", 1.0, tier="haiku")
+    now = time.time()
+    call = row(id=entry_id(now), at=now, task_type="classify", result="ok", tier="haiku")
+    with closing(SqliteStore(home / "ledger.db")) as store:
+        store.write(Record(call, verdicts=(verdict,), checks=digest, rungs={"haiku": rung}), may_wait=True)
+
+    _, out, _ = run(capsys, SPAM, "--explain", "--config", str(file))
+
+    text = " ".join(out.split())
+    assert "begin begins at opus: sonnet, none accepted (it would be its own judge" in text
+    assert "[break_even] haiku > opus" in text
+    assert "  checks " not in out
+
+
 def test_every_code_of_a_decision_belongs_to_one_phase() -> None:
     after = {Code.MISFIT, Code.UNREACHED, Code.TRUNCATED, Code.ESCAPED, Code.BUDGET_CAP, Code.CACHED}
+    after |= {Code.ESCALATED, Code.NOT_ESCALATED, Code.OVERLOADED}
+    after |= {Code.TRIAL}
     codes = [code for codes in PHASES.values() for code in codes]
 
     assert sorted(set(Code) - after) == sorted(codes)

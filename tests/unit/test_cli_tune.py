@@ -1,21 +1,26 @@
-"""`leastwise tune table`, and what `route --explain` says of the classifier."""
+"""`leastwise tune`, and what `route --explain` says of the classifier."""
 
 from __future__ import annotations
 
 import json
 import time
-from dataclasses import fields
+from contextlib import closing
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 
+from leastwise.build import Plans
+from leastwise.cascade import Rung, stamp_of
 from leastwise.cli import main
-from leastwise.ledger import Exchange, new_id
+from leastwise.config import load
+from leastwise.judge import VERSION
+from leastwise.ladder import DEFAULT_LADDER, Verdict
+from leastwise.ledger import Feedback
 from leastwise.routing import load_classifier, load_words
 from leastwise.steps import Record
 from leastwise.stores.sqlite import SqliteStore
+from tests import paid
 
 #: A home of each test's own.
 pytestmark = pytest.mark.usefixtures("home")
@@ -29,21 +34,23 @@ examples = ["return slip for shoes", "fill in the return slip", "prepare a retur
 """
 
 
+REJECTED = (Verdict("json", "escalate", "no JSON", tier="haiku"),)
+
+
 def run(capsys: Capture, *words: str) -> tuple[int, str, str]:
     code = main(list(words))
     said = capsys.readouterr()
     return code, said.out, said.err
 
 
-def record(path: Path, **given: Any) -> None:
-    facts: dict[str, Any] = {each.name: "" for each in fields(Exchange)}
-    facts |= {each.name: 0 for each in fields(Exchange) if each.type in ("int", "float")}
+def record(path: Path, *, verdicts: tuple[Verdict, ...] = REJECTED, accepted: int = 0, **given: Any) -> None:
+    """Keep a call, by default one whose answer by haiku was not accepted."""
     now = time.time()  # what is older than the ledger keeps would be deleted
-    facts |= {"id": new_id(now, Random(given["spent_nusd"])), "at": now, "result": "ok", **given}
+    call = paid.row(id=paid.entry_id(now), at=now, result="ok", **given)
     path.parent.mkdir(parents=True, exist_ok=True)
-    store = SqliteStore(path)
-    store.write(Record(Exchange(**facts)), may_wait=True)
-    store.close()
+    rungs = {verdicts[0].tier: Rung(checked=1, accepted=accepted)}
+    with closing(SqliteStore(path)) as store:
+        store.write(Record(call, verdicts=verdicts, checks="c", rungs=rungs), may_wait=True)
 
 
 # --- tune table --------------------------------------------------------------------------------
@@ -83,6 +90,10 @@ def test_calls_and_mean_cost_come_from_the_ledger(capsys: Capture, home: Path) -
         "quality": 1.0,
         "quality_is": "assumed",
         "calls": 2,
+        "checked": 0,
+        "accepted": 0,
+        "told": 0,
+        "told_ok": 0,
         "mean_cost_usd": 0.00015,
     } == rows["write", "sonnet"]
     assert (0, None) == (rows["write", "opus"]["calls"], rows["write", "opus"]["mean_cost_usd"])
@@ -101,6 +112,152 @@ def test_phrases_only(capsys: Capture, home: Path) -> None:
     assert "Types are told by phrases only" in out
     assert set(load_words().types) == {row["type"] for row in value["rows"]}
     assert (None, None) == (value["target"], value["weights"])
+
+
+def test_the_table_tells_how_answers_fared(capsys: Capture, home: Path) -> None:
+    path = home / "state/leastwise/leastwise.db"
+    for tier, accepted, number in (("sonnet", 1, 3), ("haiku", 1, 2), ("haiku", 0, 1), ("gone", 1, 1)):
+        for _ in range(number):
+            judged(path, accepted=accepted, tier=tier)
+    with closing(SqliteStore(path)) as store:
+        told = [id_ for (id_,) in store.database.rows("SELECT id FROM exchange WHERE tier = 'haiku'")]
+        store.add_feedback(*(Feedback(id_, id_ == told[0], "user", 1.0) for id_ in told[:2]))
+
+    _, out, _ = run(capsys, "tune", "table")
+    value = json.loads(run(capsys, "tune", "table", "--json")[1])
+
+    text = " ".join(out.split())
+    assert "measured: how many answers checks accepted, and how many were said to be ok classify" in text
+    assert "classify haiku 67% of 3 checked, ok 1 of 2 told; sonnet 100% of 3 checked; gone 100% of 1" in text
+    assert 80 >= max(map(len, out.splitlines()))
+    rows = {(row["type"], row["tier"]): row for row in value["rows"]}
+    found = rows["classify", "haiku"]
+    assert (3, 2, 2, 1) == tuple(found[name] for name in ("checked", "accepted", "told", "told_ok"))
+
+
+# --- tune calibrate ----------------------------------------------------------------------------
+
+
+def judged(path: Path, *, score: float = 5.0, accepted: int = 1, **facts: Any) -> None:
+    """Keep a call whose answer the judge in force scored."""
+    plan = Plans(load()).usual
+    given = {"task_type": "classify", "tier": "haiku", "tag": "triage", **facts}
+    model = next((tier.model for tier in DEFAULT_LADDER if tier.name == given["tier"]), "")
+    stamp, is_self = stamp_of(plan, model, VERSION), given["tier"] == "haiku"
+    verdict = Verdict("judge", "accept", "", score, tier=given["tier"], stamp=stamp, is_self=is_self)
+    record(path, verdicts=(verdict,), accepted=accepted, **given)
+
+
+@pytest.fixture
+def labelled(home: Path) -> Path:
+    """Return a ledger whose calls were judged; what somebody said of the answers is kept, too."""
+    path = home / "state/leastwise/leastwise.db"
+    for number in range(64):
+        kind = "extract" if number % 8 == 0 else "classify"
+        judged(path, score=5.0 if number < 62 else 1.0, task_type=kind, tag="a" if number < 60 else "b")
+    with closing(SqliteStore(path)) as store:
+        rows = store.database.rows("SELECT exchange_id, score FROM verdict")
+        store.add_feedback(*(Feedback(id_, score > 3, "user", 1.0) for id_, score in rows))
+    return path
+
+
+def kept(path: Path) -> dict[str, float | None]:
+    """Return the thresholds that the ledger keeps, by type."""
+    with closing(SqliteStore(path)) as store:
+        found = store.evidence("c").calibrations
+    return {task_type: one.threshold for (_, task_type), one in found.items()}
+
+
+def test_calibrate_keeps_what_it_finds(capsys: Capture, labelled: Path) -> None:
+    code, out, err = run(capsys, "tune", "calibrate", "--dry-run")
+    assert (0, {}) == (code, kept(labelled))
+    assert "1 calibration would be kept\nnext   leastwise tune calibrate\n" == err
+
+    code, shown, err = run(capsys, "tune", "calibrate")
+
+    assert (0, out) == (code, shown)
+    assert "haiku's answers, by itself: 64 scored, 64 of them with a label" in out
+    assert {"": 5.0} == kept(labelled)
+    assert "1 calibration kept; checks go by it within a second\nnext   leastwise report\n" == err
+
+
+def test_calibrate_as_json(capsys: Capture, labelled: Path) -> None:
+    value = json.loads(run(capsys, "tune", "calibrate", "--json", "--target", "0.5")[1])
+
+    assert ("calibration", "judge", "haiku", 0.5) == tuple(
+        value[name] for name in ("report", "check", "by", "target")
+    )
+    assert 3 == value["kept"]
+    assert {"": 1.0, "classify": 1.0, "extract": 5.0} == kept(labelled)
+
+
+def test_calibrate_of_some_calls_only(capsys: Capture, labelled: Path) -> None:
+    _, out, err = run(capsys, "tune", "calibrate", "--tag", "a")
+    assert "60 scored, 60 of them with a label" in out
+    assert "it stands on calls of tag a, and counts for those of other tags, too" in err
+    assert {"": 5.0} == kept(labelled)
+
+    _, out, err = run(capsys, "tune", "calibrate", "--type", "extract")
+    assert "8 scored, 8 of them with a label" in out
+    assert "nothing is kept\nnext   leastwise feedback ID --ok\n" == err
+
+    _, out, _ = run(capsys, "tune", "calibrate", "--since", "0")
+    assert "judge has scored no answer" in out
+
+
+def test_calibrate_another_check(capsys: Capture, labelled: Path) -> None:
+    code, out, err = run(capsys, "tune", "calibrate", "--check", "tests")
+
+    assert (0, True) == (code, labelled.exists())
+    assert "tests has scored no answer" in out
+    assert "nothing is kept: give others their threshold: in their [[check]], or Task(threshold=)" in err
+
+
+def test_calibrate_without_a_ledger(capsys: Capture, home: Path) -> None:
+    assert 0 == run(capsys, "tune", "calibrate")[0]
+    assert not (home / "state").exists()
+
+
+def test_calibrate_from_a_file_keeps_nothing(capsys: Capture, home: Path, labelled: Path) -> None:
+    (home / "scores.csv").write_text("score,ok,type\n" + "5,1,a\n" * 60 + "x,1,\n,1,\n" + "1,0,b\n" * 9)
+
+    code, out, err = run(capsys, "tune", "calibrate", "--from", "scores.csv")
+
+    assert (0, {}) == (code, kept(labelled))
+    assert out.startswith("leastwise tune calibrate   judge   at most 5%")
+    assert "answers: 69 scored, 69 of them with a label" in out
+    assert [
+        "scores.csv:62: could not convert string to float: 'x'",
+        "scores.csv:63: score missing",
+        "nothing is kept: whose scores a file has is not known",
+        "2 rows could not be read; the rest is counted",
+        "next   leastwise tune calibrate",
+    ] == err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["--from", "x.csv"], "x.csv: No such file or directory"),
+        (["--from", "x.csv", "--tag", "a"], "--from stands without --tag, --type and --since"),
+        (["--target", "1"], 'Invalid value "1.0" for --target'),
+        (["--sure", "0"], 'Invalid value "0.0" for --sure'),
+    ],
+)
+def test_what_cannot_be_calibrated(capsys: Capture, words: list[str], fault: str) -> None:
+    code, out, err = run(capsys, "tune", "calibrate", *words)
+
+    assert (2, "") == (code, out)
+    assert err.startswith(f"leastwise: error: {fault}")
+
+
+def test_a_file_without_a_score_is_bad_input(capsys: Capture, home: Path) -> None:
+    (home / "scores.csv").write_text("score,ok\nnan,1\n")
+
+    code, _, err = run(capsys, "tune", "calibrate", "--from", "scores.csv")
+
+    assert 2 == code
+    assert err.startswith("scores.csv:2: score=nan: expected a finite number\n")
 
 
 # --- route --explain ---------------------------------------------------------------------------

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import sqlite3
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import fields
+from functools import partial
+from typing import Any, NoReturn
 
 import pytest
 
 from leastwise.attempt import Terms
-from leastwise.budget import BudgetRule, Limits, Refusal
+from leastwise.budget import Account, BudgetRule, Limits, Refusal, Window
+from leastwise.cascade import GateSays
 from leastwise.client import Desk, Life, Result, run, run_async
 from leastwise.errors import BudgetUnavailableError, StoreError, UpstreamFailure
 from leastwise.exchange import Done, exchange
@@ -21,10 +26,21 @@ from leastwise.ladder import Task
 from leastwise.messages import Facts, Held, Reply
 from leastwise.routing import Known
 from leastwise.sqlite import BusyError
-from leastwise.steps import Lease, Record, Relay, Send, Settle, Steps
+from leastwise.steps import (
+    Lease,
+    Load,
+    Record,
+    Relay,
+    Relayed,
+    Run,
+    RunFailed,
+    Send,
+    Settle,
+    Steps,
+)
 from leastwise.stores import Line, Query, Story, TypeLine
 from leastwise.stores.sqlite import SqliteStore
-from tests.kit import NOW, Clock, call, reply, request
+from tests.kit import NOW, Clock, after, call, holding, reply, request
 from tests.kit import terms as plain_terms
 
 STREAM = (
@@ -337,7 +353,6 @@ def test_a_cancelled_task_leaves_one_row_at_every_await() -> None:
 def live(drive: Drive, store: Memory) -> Life:
     result = start(drive, store, Reply(Held(Payload()), request_id="req_1"))
     assert result.is_live
-    result.life.relay(is_stream=True)
     return result.life
 
 
@@ -410,7 +425,6 @@ def test_a_defect_at_the_end_of_a_stream_leaves_no_lease_open(drive: Drive) -> N
     result = drive(
         exchange(call(), made), [Reply(Held(Payload()), request_id="req_1")], Desk(store, clock), []
     )
-    result.life.relay(is_stream=True)
     clock.fails = True
     with pytest.raises(ZeroDivisionError):
         result.life.feed(STREAM)
@@ -476,3 +490,351 @@ def test_a_life_steps_as_the_exchange_asks() -> None:
     assert Facts() == life.tap.facts
     assert life.outcome is None
     life.abandon()
+
+
+def test_all_that_the_core_wants_to_know_is_asked_of_the_ledger() -> None:
+    asked: dict[str, Any] = {}
+
+    class Asked(Memory):
+        def known(self, *told: object, **named: object) -> Known:
+            asked.update(zip(("tag", "tool_use_ids", "now"), told, strict=True), **named)
+            return Known()
+
+    step = Load("mail", ("toolu_1",), "team", "s", "key", (Account("a", Window("w", "w")),), "checks", "talk")
+    Desk(Asked(), Clock(NOW)).known(step)
+
+    assert {"now": NOW, **{each.name: getattr(step, each.name) for each in fields(Load)}} == asked
+
+
+# --- what is held back ----------------------------------------------------------------------------------
+
+
+class Chunks:
+    """A live reply's bytes, sync or async; exceptions among them are raised."""
+
+    def __init__(self, *given: bytes | BaseException) -> None:
+        self._given = list(given)
+        self.is_closed = False
+
+    def __next__(self) -> bytes:
+        if not self._given:
+            raise StopIteration
+        chunk = self._given.pop(0)
+        if isinstance(chunk, bytes):
+            return chunk
+        raise chunk
+
+    async def __anext__(self) -> bytes:
+        await asyncio.sleep(0)
+        try:
+            return next(self)
+        except StopIteration:
+            raise StopAsyncIteration from None
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    async def aclose(self) -> None:
+        self.close()
+
+
+Gate = Callable[[bytes], GateSays]
+REST = STREAM[len(BEGUN) :]
+WHOLE = (
+    b'{"id":"msg_1","model":"claude-haiku-5-5","content":[],"stop_reason":"end_turn",'
+    b'"usage":{"input_tokens":200,"output_tokens":10}}'
+)
+
+
+def held(*chunks: bytes | BaseException, is_stream: bool = True) -> Reply:
+    return Reply(Held("live", Chunks(*chunks), is_stream=is_stream), request_id="req_1")
+
+
+def hold(
+    drive: Drive, store: Memory, gate: Callable[[], Gate], *answers: object, **how: Any
+) -> tuple[Result, list[Relayed]]:
+    told: list[Relayed] = []
+    steps = holding(exchange(call(), terms()), told, gate, **how)
+    return drive(steps, list(answers), Desk(store, Clock()), []), told
+
+
+def tokens(result: Result) -> tuple[int, int]:
+    outcome = result.life.outcome
+    assert outcome is not None
+    return outcome.input_tokens, outcome.output_tokens
+
+
+@both
+@pytest.mark.parametrize("cut", [0, 1, 99, len(BEGUN), len(STREAM) - 1])
+def test_what_was_held_is_counted_once_when_the_rest_is_relayed(drive: Drive, cut: int) -> None:
+    store = Memory()
+    result, told = hold(drive, store, after(cut, "commit"), held(STREAM[:cut], STREAM[cut:]))
+
+    assert (("live", True), STREAM[:cut]) == ((result.payload, result.is_live), told[0].body)
+    assert (None, False) == (told[0].failure, told[0].facts.is_complete)
+    assert [] == store.results
+    for at in range(0, len(STREAM), 100):  # the payload gives all of it, cut as it likes
+        result.life.feed(STREAM[at : at + 100])
+    assert (["ok"], (200, 10)) == (store.results, tokens(result))
+
+
+@both
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_a_relay_after_a_hold_keeps_all_bytes_or_none(drive: Drive, *, is_kept: bool) -> None:
+    ended: list[Relayed] = []
+
+    def noting(steps: Steps[Done]) -> Steps[Done]:
+        """Note how the relay ended."""
+        answer: object = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as stop:
+                done: Done = stop.value
+                return done
+            if isinstance(step, Relay):
+                relayed = yield Relay(step.reply, is_kept=is_kept)
+                assert isinstance(relayed, Relayed)
+                ended.append(relayed)
+                answer = relayed
+            else:
+                answer = yield step
+
+    steps = noting(holding(exchange(call(), terms()), [], after(1, "commit")))
+    result = drive(steps, [held(BEGUN, REST)], Desk(Memory(), Clock()), [])
+    result.life.feed(STREAM)
+    assert [STREAM if is_kept else b""] == [relayed.body for relayed in ended]
+
+
+@both
+@pytest.mark.parametrize("body", [STREAM, WHOLE], ids=["stream", "whole"])
+@pytest.mark.parametrize("way", ["done", "relay"])
+def test_what_ends_while_it_is_held_is_known_at_once(drive: Drive, body: bytes, way: str) -> None:
+    store = Memory()
+    answer = held(body[:50], body[50:], is_stream=body is STREAM)
+    result, told = hold(drive, store, after(10_000, "commit"), answer, way=way)
+
+    assert [body] == [one.body for one in told]
+    assert ("live", way == "relay") == (result.payload, result.is_live)
+    assert (True, None) == (told[0].facts.is_complete, told[0].failure)
+    if result.is_live:  # what the caller reads later changes nothing
+        result.life.feed(told[0].body)
+        result.life.leave()
+    assert (["ok"], (200, 10)) == (store.results, tokens(result))
+
+
+@both
+def test_what_is_dropped_is_closed_and_the_next_is_counted_anew(drive: Drive) -> None:
+    store = Memory()
+    dropped = held(BEGUN, REST)
+    chunks = dropped.payload.chunks
+    gates = iter([after(1, "drop")(), after(1, "commit")()])
+    result, told = hold(drive, store, lambda: next(gates), dropped, held(BEGUN[:40], STREAM[40:]))
+
+    assert chunks.is_closed
+    assert ([BEGUN, BEGUN[:40]], 2) == ([one.body for one in told], len(store.leased))
+    assert Facts() == result.life.tap.facts
+    result.life.feed(STREAM)
+    assert (["ok"], (200, 10)) == (store.results, tokens(result))
+    assert store.leased == store.settled
+
+
+@both
+def test_what_breaks_while_it_is_held_is_told_unless_its_end_was_seen(drive: Drive) -> None:
+    store, broken = Memory(), failed(None)
+    _, told = hold(drive, store, after(10_000, "commit"), held(BEGUN, broken))
+    assert ([broken], BEGUN) == ([one.failure for one in told], told[0].body)
+    assert (200, ["cut"]) == (told[0].facts.usage.input_tokens, store.results)
+
+    store = Memory()
+    _, told = hold(drive, store, after(10_000, "commit"), held(STREAM, broken))
+    assert ([None], ["ok"]) == ([one.failure for one in told], store.results)
+
+
+@both
+@pytest.mark.parametrize("left", [KeyboardInterrupt, asyncio.CancelledError, RuntimeError])
+@pytest.mark.parametrize("where", ["upstream", "gate"])
+def test_who_leaves_while_an_answer_is_held_is_charged_for_what_came(
+    drive: Drive, left: type[BaseException], where: str
+) -> None:
+    def gate(chunk: bytes) -> GateSays:
+        if chunk == REST:
+            raise left
+        return "wait"
+
+    store = Memory()
+    reply = held(BEGUN, left() if where == "upstream" else REST)
+    chunks = reply.payload.chunks
+    with pytest.raises(left):
+        hold(drive, store, lambda: gate, reply)
+    (entry,) = {step.entry for step in store.steps if isinstance(step, Settle)}
+    assert (["abandoned"], store.leased) == (store.results, store.settled)
+    assert (200, "msg_1") == (entry.usage.input_tokens, entry.message_id)
+    assert (drive is in_sync or left is RuntimeError) is chunks.is_closed
+
+
+@both
+@pytest.mark.parametrize(("fed", "end"), [(0, "abandon"), (50, "leave"), (50, "finish")])
+def test_a_relayed_answer_is_charged_for_what_was_held_however_little_is_read(
+    drive: Drive, fed: int, end: str
+) -> None:
+    store = Memory()
+    result, _ = hold(drive, store, after(1, "commit"), held(BEGUN, REST))
+    result.life.feed(STREAM[:fed])
+    getattr(result.life, end)()
+    (entry,) = {step.entry for step in store.steps if isinstance(step, Settle)}
+    assert ["cut" if end == "finish" else "abandoned"] == store.results
+    assert (200, 1) == (entry.usage.input_tokens, entry.usage.output_tokens)
+
+
+@both
+def test_facts_of_one_attempt_are_not_charged_to_the_next(drive: Drive) -> None:
+    store = Memory()
+    with pytest.raises(KeyboardInterrupt):
+        hold(drive, store, after(1, "drop"), held(BEGUN), KeyboardInterrupt())
+    *_, last = [step.entry for step in store.steps if isinstance(step, Settle)]
+    assert (["abandoned"], "") == (store.results, last.message_id)
+
+
+def test_a_plain_generator_can_be_held() -> None:
+    def chunks() -> Iterator[bytes]:
+        yield BEGUN
+        yield REST
+
+    store = Memory()
+    result, told = hold(in_sync, store, after(10_000, "commit"), Reply(Held("live", chunks())))
+    assert ("live", STREAM, ["ok"]) == (result.payload, told[0].body, store.results)
+
+
+@both
+def test_nothing_can_be_asked_of_a_driver_that_has_gone(drive: Drive) -> None:
+    def asking(steps: Steps[Done]) -> Steps[Done]:
+        """Send again when the relay is over."""
+        answer: object = None
+        while True:
+            step = steps.send(answer)
+            answer = yield step
+            if isinstance(step, Relay):
+                yield Run(int, 1.0)
+
+    store = Memory()
+    result = drive(asking(exchange(call(), terms())), [Reply(Held("live"))], Desk(store, Clock()), [])
+    with pytest.raises(AssertionError):
+        result.life.feed(STREAM)
+    assert (["abandoned"], store.leased) == (store.results, store.settled)
+
+
+# --- functions of the user's ----------------------------------------------------------------------------
+
+NAME = contextvars.ContextVar("NAME", default="nobody")
+
+
+def ran(drive: Drive, function: Callable[[], Any], timeout_s: float = 30.0) -> object:
+    store = Memory()
+    told: list[object] = []
+    steps = holding(exchange(call(), terms()), told, check=Run(function, timeout_s))
+    drive(steps, [reply()], Desk(store, Clock()), [])
+    assert (["ok"], store.leased) == (store.results, store.settled)
+    (answer,) = told
+    return answer
+
+
+async def ran_later(value: object) -> object:
+    await asyncio.sleep(0)
+    if isinstance(value, BaseException):
+        raise value
+    return value
+
+
+@both
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_function_of_the_users_runs_beside_the_exchange_in_its_context(
+    drive: Drive, *, is_async: bool
+) -> None:
+    def look() -> object:
+        thread = threading.current_thread()
+        seen = NAME.get(), thread.daemon, thread is threading.main_thread()
+        return ran_later(seen) if is_async else seen
+
+    token = NAME.set("caller")
+    try:
+        assert ("caller", True, False) == ran(drive, look)
+    finally:
+        NAME.reset(token)
+
+
+@both
+def test_async_functions_run_on_the_callers_loop_where_there_is_one(drive: Drive) -> None:
+    async def where() -> bool:
+        return threading.current_thread() is threading.main_thread()
+
+    assert (drive is in_async) is ran(drive, where)
+
+
+def refuse(error: BaseException) -> NoReturn:
+    raise error
+
+
+@both
+@pytest.mark.parametrize("error", [ValueError("bad"), TimeoutError("its own"), SystemExit(2)])
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_a_function_raises_is_an_answer(drive: Drive, error: BaseException, *, is_async: bool) -> None:
+    if is_async and isinstance(error, SystemExit):
+        error = asyncio.CancelledError()  # an event loop ends by the other one
+    told = ran(drive, partial(ran_later, error) if is_async else partial(refuse, error))
+    assert isinstance(told, RunFailed)
+    expected = error if isinstance(error, Exception) else RuntimeError(repr(error))
+    assert repr(expected) == repr(told.error)
+
+
+@both
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_function_that_is_not_done_in_time_is_left_alone(drive: Drive, *, is_async: bool) -> None:
+    gone = threading.Event()
+    waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def wait() -> None:
+        waiting.append((asyncio.get_running_loop(), asyncio.Event()))
+        await waiting[0][1].wait()
+
+    try:
+        assert RunFailed(None) == ran(drive, wait if is_async else gone.wait, timeout_s=0.05)
+    finally:
+        gone.set()
+        for loop, event in waiting:
+            with suppress(RuntimeError):  # closed, in the async driver
+                loop.call_soon_threadsafe(event.set)
+
+
+@both
+def test_a_function_that_no_thread_can_be_had_for_fails(
+    drive: Drive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = RuntimeError("can't start new thread")
+    monkeypatch.setattr(threading.Thread, "start", lambda _: refuse(error))
+    assert RunFailed(error) == ran(drive, int)
+
+
+def test_who_is_cancelled_while_a_function_runs_is_charged() -> None:
+    store, gone, begun = Memory(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        gone.wait()
+
+    async def main() -> None:
+        async def upstream(_: Send) -> Reply:
+            return reply()
+
+        steps = holding(exchange(call(), terms()), [], check=Run(wait, 30.0))
+        task = asyncio.ensure_future(run_async(steps, upstream, Desk(store, Clock())))
+        await asyncio.to_thread(begun.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    try:
+        asyncio.run(main())
+    finally:
+        gone.set()
+    assert (["abandoned"], store.leased) == (store.results, store.settled)

@@ -290,7 +290,6 @@ def test_a_live_reply_is_settled_with_others(store: Counting) -> None:
     async def main() -> None:
         others = [asyncio.ensure_future(ask(desk, number)) for number in range(1, 3)]
         result = await ask(desk, 0, live)
-        result.life.relay(is_stream=True)
         result.life.finish()
         await asyncio.gather(*others)
 

@@ -295,7 +295,7 @@ def test_the_users_directory_may_be_the_working_directory(place: Place) -> None:
             'unsure = "opsu"',
             "unsure = \"opsu\": expected baseline, haiku, sonnet, opus; did you mean 'opus'?",
         ),
-        ("cascade = []", f"cascade: {NOT_YET}"),
+        ("cascade = []", "cascade: [] is not a table; write [cascade]"),
         ("[record]\nsample = 1", f"record: {NOT_YET}"),
         ("[cache]\non = 1", "cache.on = 1: expected asked, all, off"),
         ("[cache]\nttl = 1", "cache.ttl: not known; did you mean 'ttl_s'?"),

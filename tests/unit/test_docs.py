@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -15,20 +16,32 @@ from leastwise.config import load
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = (README, *((ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in ("budgets", "cache")))
+PAGES = (
+    README,
+    *((ROOT / "docs" / f"{page}.md").read_text("utf-8") for page in ("budgets", "cache", "cascade")),
+)
 TOML_BLOCKS = [
-    block for page in PAGES for block in re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    dedent(block)
+    for page in PAGES
+    for block in re.findall(r"^ *```toml\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)
 ]
+#: What `docs/make.py` writes -> its function there.
+GENERATED = {
+    "cli.md": "cli_page",
+    "configuration.md": "configuration_page",
+    "cascade.md": "cascade_page",
+    "break-even.svg": "break_even_svg",
+}
 
 
-@pytest.mark.parametrize("page", ["cli", "configuration"])
-def test_generated_pages_are_up_to_date(page: str) -> None:
-    program = f"import runpy; print(runpy.run_path('docs/make.py')['{page}_page'](), end='')"
+@pytest.mark.parametrize("file", GENERATED)
+def test_generated_pages_are_up_to_date(file: str) -> None:
+    program = f"import runpy; print(runpy.run_path('docs/make.py')['{GENERATED[file]}'](), end='')"
     environ = {**os.environ, "COLUMNS": "80", "PYTHONPATH": str(ROOT / "src")}
     ran = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", program], cwd=ROOT, env=environ, check=True, capture_output=True, text=True
     )
-    assert ran.stdout == (ROOT / "docs" / f"{page}.md").read_text("utf-8"), "run: python docs/make.py"
+    assert ran.stdout == (ROOT / "docs" / file).read_text("utf-8"), "run: python docs/make.py"
 
 
 def test_the_pages_have_configurations() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import leastwise
+from leastwise.cascade import BUILT_IN
 
 HEAVY = ["aiohttp", "anthropic", "cyclopts", "rich", "sqlite3", "uvicorn"]
 
@@ -56,6 +57,13 @@ def test_another_name_is_an_error_that_names_it() -> None:
 
     with pytest.raises(AttributeError, match=name):
         getattr(leastwise, name)
+
+
+def test_every_check_that_is_built_in_can_be_had() -> None:
+    checks = leastwise.checks
+
+    assert sorted(set(checks.__all__)) == checks.__all__
+    assert [] == [name for name in BUILT_IN if name not in checks.__all__]
 
 
 def test_the_version_is_the_installed_one() -> None:

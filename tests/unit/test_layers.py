@@ -20,11 +20,13 @@ RUNGS: dict[float, str] = {
     3: "features",
     3.5: "compile",  # asks how large a prompt is
     3.7: "budget",  # routing keeps to its ceilings
-    4: "routing cascade cache ledger",
+    3.8: "cascade",  # routing asks it where to begin
+    3.9: "checks",  # the user's door to its checks
+    4: "routing cache ledger",
     4.2: "forecast",  # prices what the ledger's entries would have cost
     4.5: "steps",  # what the core yields: values made of those below
-    5: "leasing attempt judge triage account recall exchange batch",
-    6: "catalogue config upstream stores",  # what is kept of upstreams, settings, rows
+    5: "leasing attempt judge checking triage account recall exchange batch trial",
+    6: "catalogue command config upstream stores",  # what is run; what is kept of upstreams, settings, rows
     6.5: "heart statement reconcile",  # what beats beside the calls; how accounts stand in the stores
     6.6: "notify",
     7: "client build alone",
@@ -35,9 +37,12 @@ RUNGS: dict[float, str] = {
 }
 RUNG_OF = {name: rung for rung, names in RUNGS.items() for name in names.split()}
 NEIGHBOURS = {("exchange", "attempt"), ("exchange", "judge"), ("judge", "attempt"), ("account", "attempt")}
+NEIGHBOURS |= {("report", "evaluate")}  # shows what came of it
 NEIGHBOURS |= {("exchange", "account"), ("exchange", "triage"), ("triage", "attempt"), ("build", "client")}
 NEIGHBOURS |= {("attempt", "leasing"), ("recall", "attempt"), ("recall", "account"), ("exchange", "recall")}
+NEIGHBOURS |= {("checking", one) for one in ("account", "attempt", "judge")} | {("exchange", "checking")}
 NEIGHBOURS |= {("batch", "attempt"), ("batch", "leasing")}
+NEIGHBOURS |= {("trial", one) for one in ("account", "attempt", "exchange", "judge", "leasing")}
 #: The edge, where an optional extra or a slow import may wait until it is needed.
 LATE_IMPORTERS = {"cli", "sdk", "__init__"}
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from random import Random
 
-from leastwise.ledger import first_id, new_id
+from leastwise.ledger import SOURCES, Feedback, first_id, new_id, strongest
 
 ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford: no I, L, O, U
 
@@ -49,3 +49,12 @@ def test_a_hundred_thousand_ids_of_one_moment_differ() -> None:
     rng = seeded(5)
 
     assert 100_000 == len({new_id(1_763_900_000.0, rng) for _ in range(100_000)})
+
+
+def test_of_all_that_is_said_of_an_answer_the_user_counts_before_tests_before_agreement() -> None:
+    user, tests, agreement = (Feedback("X", at == 1, source, at) for at, source in enumerate(SOURCES))
+
+    assert ("user", "tests", "agreement") == SOURCES
+    assert user == strongest([agreement, user, tests])
+    assert tests == strongest([agreement, tests])
+    assert None is strongest([])

@@ -373,6 +373,13 @@ def test_a_live_reply_gives_its_payload_away_once() -> None:
     assert (stream, None) == (held.take(), held.take())
 
 
+def test_what_was_handed_over_is_not_kept_by_its_bytes() -> None:
+    held = Held(object(), iter([b""]), is_stream=False)
+    held.take()
+
+    assert (None, False) == (held.chunks, held.is_stream)
+
+
 def test_values_of_a_subclass_are_written_as_json_and_others_refused() -> None:
     class Text(str):
         __slots__ = ()

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from leastwise.budget import BudgetRule, Standing, window_of
+from leastwise.cascade import interval
 from leastwise.errors import ConfigError
 from leastwise.forecast import Forecast, Reach
-from leastwise.ledger import Entry, Exchange
+from leastwise.ladder import Verdict
+from leastwise.ledger import Entry, Exchange, Feedback
 from leastwise.messages import Usage
+from leastwise.report.cascade import CascadeReport, PassedBy
 from leastwise.report.ledger import (
     CSV_COLUMNS,
     check_groups,
@@ -133,7 +136,7 @@ def test_a_report_by_tag_is_these_lines(store: SqliteStore) -> None:
     assert ledger_lines(report) == [
         "leastwise report   16-22 Nov 2026 UTC   13 calls, all keys   mode: enforce",
         "spent $1,429.00   as asked $1,760.00   saved $331.00 (18.8%)",
-        "re-priced at list, net of retries; no holdout, so not a measured sum",
+        "re-priced at list, net of checks and retries; no holdout, so not a measured sum",
         "tag    calls   % answered by        as asked   %    spent  saved same quality",
         "plan       2 15% opus 100%          1,200.00 68% 1,200.00   0.00 as asked",
         "triage     9 69% haiku 100%           360.00 20%     9.00 351.00 not measured",
@@ -144,6 +147,7 @@ def test_a_report_by_tag_is_these_lines(store: SqliteStore) -> None:
         "latency      p50/p95 1.0/9.0 s",
         "a month      like these days: spent $20,997.55, saved $4,863.67",
         "! loss       digest lost $20.00: discarded answers",
+        "! unchecked  triage, digest: check it by a trial",
         "store        /var/lib/leastwise.db",
     ]
     assert report.next == "leastwise off --tag digest"
@@ -209,7 +213,7 @@ def test_observing_is_said_first_with_what_could_move(store: SqliteStore) -> Non
         "could move, quality unknown. Switch on: leastwise on",
         "leastwise report   16-22 Nov 2026 UTC   2 calls, all keys   mode: observe",
         "spent $10.00   as asked $10.00   saved $0.00 (0.0%)",
-        "re-priced at list, net of retries; no holdout, so not a measured sum",
+        "re-priced at list, net of checks and retries; no holdout, so not a measured sum",
         "tag     calls    %  answered by  as asked    %  spent  could save  same quality",
         "triage      1  50%  opus 100%        8.00  80%   8.00        7.00  as asked",
         "plan        1  50%  opus 100%        2.00  20%   2.00        0.00  as asked",
@@ -231,7 +235,7 @@ def test_what_rests_on_an_assumed_baseline_says_so(store: SqliteStore) -> None:
     assert lines[1:8] == [
         "spent $7.00   as asked $10.00 ($4.00 of it assumed)   saved $3.00 (30.0%) in",
         "part assumed",
-        "re-priced at list, net of retries; no holdout, so not a measured sum",
+        "re-priced at list, net of checks and retries; no holdout, so not a measured sum",
         "tag     calls    %  answered by  as asked    %  spent  saved  same quality",
         "plan        1  50%  opus 100%        6.00  60%   6.00   0.00  as asked",
         "triage      1  50%  haiku 100%      4.00*  40%   1.00  3.00*  not measured",
@@ -372,6 +376,9 @@ def test_csv_has_frozen_columns_after_the_grouping(store: SqliteStore) -> None:
         "p50_s",
         "p95_s",
         "same_quality",
+        "checked_calls",
+        "escalated_calls",
+        "trials_usd",
     )
     digest = dict(zip(header, next(row for row in rows if row[:2] == ["digest", "opus"]), strict=True))
     assert digest["saved_usd"] == "-70"
@@ -535,8 +542,8 @@ def test_a_moved_call_is_explained_in_these_lines() -> None:
         "             + 10 tokens, $0.000048 msg_01Ab req_7",
         "took         2.0 s",
         "text         not kept",
-        "do           leastwise off --tag triage    where this answer was bad: calls of",
-        "             tag triage go as asked",
+        "do           leastwise feedback X1 --bad    where this answer was bad: it counts",
+        "             against haiku",
     ]
 
 
@@ -658,4 +665,149 @@ def test_json_of_a_call_has_every_attempt(store: SqliteStore) -> None:
     assert value["saved_usd"] == Decimal("0.001872")
     assert [attempt["request_id"] for attempt in value["attempts"]] == ["req_7"]
     assert value["attempts"][0]["usage"]["cache_read_input_tokens"] == 1000
-    assert value["next"] == "leastwise off --tag triage"
+    assert value["next"] == "leastwise feedback X1 --bad"
+
+
+# --- checks ----------------------------------------------------------------------------------
+
+
+def test_how_much_was_checked_and_escalated_is_one_line(store: SqliteStore) -> None:
+    checked = replace(moved("triage", 40 * USD, 1 * USD), checked="accept")
+    climbed = replace(moved("digest", 40 * USD, 50 * USD), checked="accept", escalations=1)
+    keep(store, *[replace(checked, checks_nusd=USD)] * 6, checked, replace(climbed, checks_nusd=3 * USD))
+    keep(store, replace(climbed, saved_nusd=1, tag="plan"), moved("plan", 1, 1))
+
+    report = read_ledger(store, WEEK)
+    lines = ledger_lines(report)
+
+    assert "checked      90% of calls; 20% escalated: digest 100%, plan 50%" in lines
+    assert "! loss       digest lost $10.00: checks" in lines
+    total = ledger_json(report)["total"]
+    assert (9, 2, Decimal(9)) == (total["checked_calls"], total["escalated_calls"], total["checks_usd"])
+    alone = read_ledger(store, WEEK, by=("key",))
+    assert "checked      90% of calls; 20% escalated" in ledger_lines(alone)
+
+
+def test_where_the_cascade_loses_is_said_last(store: SqliteStore) -> None:
+    fill(store)
+    passed_by = PassedBy("summarise", "haiku", 310, 149, "begins at opus: haiku, 48% of 310 accepted")
+    cascade = CascadeReport((passed_by,), interval(4, 31))
+
+    report = read_ledger(store, WEEK, cascade=cascade)
+
+    assert [
+        "! no gain    summarise begins at opus: haiku, 48% of 310 accepted",
+        "! planted    the judge accepted 4 of 31 planted bad answers",
+    ] == ledger_lines(report)[-2:]
+    assert {"accepted": 4, "asked": 31} == ledger_json(report)["cascade"]["planted"]
+
+
+ESCALATED = replace(
+    MOVED,
+    id="X1",
+    served=SONNET,
+    tier="sonnet",
+    checked="accept",
+    escalations=1,
+    spent_nusd=1_000_000,
+    checks_nusd=300_000,
+    discarded_nusd=25_000,
+    decision_json='{"sure":true,"reasons":[["type","type: classify","auto","haiku"],'
+    '["escalated","haiku not accepted (judge 2/5 (wrong)): sonnet asked, $0.000025 discarded",'
+    f'"{HAIKU}","{SONNET}"]]}}',
+)
+VERDICTS = (
+    Verdict("truncation", "accept", "not cut off", tier="haiku"),
+    Verdict("schema", "accept", "as asked for", tier="haiku"),
+    Verdict("judge", "escalate", "2/5 (wrong), 12% acceptable", 2.0, 0.12, 300_000, tier="haiku", stamp="s"),
+    Verdict("judge", "escalate", "1/5", 1.0, tier="haiku", is_control=True),
+    Verdict("truncation", "accept", "not cut off", tier="sonnet"),
+    Verdict("judge", "abstain", "not asked: anthropic answers 500", blames=False, tier="sonnet"),
+)
+TRIED = (
+    replace(ENTRY, model=HAIKU, cost_nusd=25_000),
+    replace(ENTRY, model=SONNET, cost_nusd=300_000, purpose="judge"),
+    replace(ENTRY, model=SONNET, cost_nusd=675_000),
+)
+
+
+def test_an_escalation_is_explained_check_by_check() -> None:
+    why = read_why(Story(ESCALATED, TRIED, VERDICTS))
+    lines = why_lines(why)
+
+    assert 80 >= max(map(len, lines))
+    assert [
+        "checks       haiku   truncation, schema: accept. judge: 2/5 (wrong), 12%",
+        "             acceptable -> escalate. judge, given a planted bad answer: 1/5 ->",
+        "             escalate.",
+        "             sonnet   truncation: accept. judge: not asked: anthropic answers",
+        "             500 -> abstain. schema: not asked.",
+        "             same quality: not measured",
+        "cost         $0.001000 (as asked $0.001920, saved $0.001872, re-priced);",
+        "             $0.000300 of it for judging; $0.000025 of it for answers nobody got",
+    ] == lines[lines.index("checks       haiku   truncation, schema: accept. judge: 2/5 (wrong), 12%") :][:8]
+    assert "do           leastwise feedback X1 --bad    where this answer was bad: it counts" == lines[-2]
+    assert (HAIKU, SONNET, 25_000) == (
+        why.escalations[0].before,
+        why.escalations[0].after,
+        why.escalations[0].discarded_nusd,
+    )
+
+
+def test_what_was_said_of_an_answer_is_told_and_then_the_tag_can_go_as_asked() -> None:
+    said = (
+        Feedback("X1", ok=True, source="tests", at=second(18), tier="haiku"),
+        Feedback("X1", ok=False, source="user", at=second(19), tier="sonnet", note="wrong city"),
+    )
+    why = read_why(Story(ESCALATED, TRIED, VERDICTS, said))
+    lines = why_lines(why)
+
+    assert "feedback     18 Nov 2026 12:00:00 UTC, haiku's answer: ok, by tests" in lines
+    assert "             19 Nov 2026 12:00:00 UTC, sonnet's answer: bad, by user: wrong city" in lines
+    assert "leastwise off --tag triage" == why.next
+    assert lines[-2:] == [
+        "do           leastwise off --tag triage    where answers are bad: calls of tag",
+        "             triage go as asked",
+    ]
+
+
+def test_a_model_that_judged_itself_is_marked_and_advice_is_no_judging() -> None:
+    own = Verdict("judge", "accept", "5/5", 5.0, tier="haiku", is_self=True)
+    row = replace(MOVED, checks_nusd=300_010, checked="accept", tier="")
+    text = " ".join(" ".join(why_lines(read_why(Story(row, TRIED[1:2], (own,))))).split())
+
+    assert "checks haiku judge: 5/5 -> accept, its own judge. same quality" in text
+    assert "$0.000300 of it for judging; $0.000000 of it for a small model's advice" in text
+    assert "it counts against that model" in text
+
+
+def test_json_of_an_escalation_has_every_verdict() -> None:
+    said = (Feedback("X1", ok=True, source="user", at=second(18), tier="sonnet"),)
+    value = why_json(read_why(Story(ESCALATED, TRIED, VERDICTS, said)))
+
+    assert 6 == len(value["checks"])
+    assert {
+        "check": "judge",
+        "says": "escalate",
+        "words": "2/5 (wrong), 12% acceptable",
+        "score": 2.0,
+        "probability": 0.12,
+        "cost_usd": Decimal("0.0003"),
+        "blames": True,
+        "is_self": False,
+        "tier": "haiku",
+        "is_control": False,
+        "stamp": "s",
+    } == value["checks"][2]
+    assert "accept" == value["checked"]
+    assert [
+        {
+            "before": HAIKU,
+            "after": SONNET,
+            "discarded_usd": Decimal("0.000025"),
+            "words": "haiku not accepted (judge 2/5 (wrong)): sonnet asked, $0.000025 discarded",
+        }
+    ] == value["escalations"]
+    assert [(True, "user", "sonnet", datetime(2026, 11, 18, 12, tzinfo=UTC))] == [
+        (one["ok"], one["source"], one["tier"], one["at"]) for one in value["feedback"]
+    ]

@@ -16,6 +16,7 @@ from leastwise.messages import Usage
 from leastwise.models import load_models
 from leastwise.prices import cost, load_prices
 from leastwise.simulate import MARK, Answer, Ask, Charge, Response, Simulator, app
+from leastwise.simulate.answers import WRONG
 from leastwise.sse import Events, Tap
 from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock
 
@@ -208,6 +209,16 @@ def test_a_script_comes_before_the_callers_own_answers_before_the_table() -> Non
     assert "[simulated] spam" == said(answer(upstream))
 
 
+@pytest.mark.parametrize("ask", ["Write a function median(numbers).", "Prove that the sum is odd."])
+def test_some_things_are_beyond_a_haiku(ask: str) -> None:
+    hasty, sound, sound_too = (
+        said(answer(simulator(), model=model, messages=[user(ask)])) for model in (HAIKU, SONNET, OPUS)
+    )
+
+    assert sound == sound_too
+    assert sound != hasty
+
+
 def test_a_scripted_refusal_gives_its_details() -> None:
     upstream = simulator()
     upstream.script(Answer("No.", stop_reason="refusal", thinking_tokens=0))
@@ -305,6 +316,29 @@ def test_a_wrong_structured_answer_is_valid_and_another() -> None:
     body = answer(simulator(error_rate={"opus": 1.0}), output_config={"format": form})
 
     assert {"label": "ham"} == json.loads(said(body))
+
+
+@pytest.mark.parametrize(
+    ("content", "better", "wrongly"),
+    [
+        ({"task": {}, "first": f"{MARK} ok", "second": WRONG}, "first", "second"),
+        ({"task": {}, "first": "said by nobody", "second": '{"a": 1}'}, "second", "first"),
+        ({"task": {}, "first": f"{MARK} ok", "second": f"{MARK} fine"}, "same", "first"),
+        ({"task": {}, "first": MARK, "second": ["x"]}, "second", "first"),
+        ("no data, and the first is better", "first", "first"),
+        (["no data"], "second", "second"),
+    ],
+)
+def test_a_judge_of_two_answers_finds_the_wrong_one(content: object, better: str, wrongly: str) -> None:
+    schema = {"type": "object", "properties": {"better": {"enum": ["first", "second", "same"]}}}
+    form = {"type": "json_schema", "schema": {**schema, "additionalProperties": False}}
+    text = content if isinstance(content, str) else json.dumps(content)
+    asked = {"messages": [{"role": "user", "content": text}], "output_config": {"format": form}}
+
+    found = [
+        json.loads(said(answer(one, **asked))) for one in (simulator(), simulator(error_rate={"opus": 1.0}))
+    ]
+    assert [{"better": better}, {"better": wrongly}] == found
 
 
 def test_a_schema_without_a_bottom_ends() -> None:

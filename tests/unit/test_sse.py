@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from leastwise.messages import Facts, Usage
-from leastwise.sse import Event, Events, Tap, encode
+from leastwise.sse import Event, Events, Tap, assemble, encode
 
 STREAM = (
     b'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_1","type":"message",'
@@ -146,3 +148,57 @@ def test_a_whole_error_is_noted() -> None:
     tap = tapped(b'{"type":"error","error":{"type":"overloaded_error","message":"x"}}', is_stream=False)
 
     assert (Facts(), "overloaded_error") == (tap.finish(), tap.error_type)
+
+
+def _event(name: str, **members: object) -> bytes:
+    return encode(name, json.dumps({"type": name, **members}).encode())
+
+
+def test_a_stream_is_assembled_into_the_message_it_tells() -> None:
+    started = {"id": "msg_1", "model": "m", "content": [], "usage": {"input_tokens": 3}}
+    call = {"type": "tool_use", "id": "t", "name": "look", "input": {}}
+    body = b"".join(
+        [
+            _event("message_start", message=started),
+            _event("content_block_start", index=0, content_block={"type": "thinking", "thinking": ""}),
+            _event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "hm"}),
+            _event("content_block_delta", index=0, delta={"type": "signature_delta", "signature": "s"}),
+            _event("ping"),
+            _event("content_block_start", index=1, content_block={"type": "text", "text": "a"}),
+            _event("content_block_delta", index=1, delta={"type": "text_delta", "text": "b"}),
+            _event("content_block_delta", index=1, delta={"type": "text_delta", "text": "c"}),
+            _event("content_block_start", index=2, content_block=call),
+            _event(
+                "content_block_delta", index=2, delta={"type": "input_json_delta", "partial_json": '{"x"'}
+            ),
+            _event("content_block_delta", index=2, delta={"type": "input_json_delta", "partial_json": ":1}"}),
+            _event("message_delta", delta={"stop_reason": "tool_use"}, usage={"output_tokens": 9}),
+            _event("message_stop"),
+        ]
+    )
+
+    assert {
+        "id": "msg_1",
+        "model": "m",
+        "content": [
+            {"type": "thinking", "thinking": "hm"},
+            {"type": "text", "text": "abc"},
+            {"type": "tool_use", "id": "t", "name": "look", "input": {"x": 1}},
+        ],
+        "usage": {"input_tokens": 3, "output_tokens": 9},
+        "stop_reason": "tool_use",
+    } == assemble(body)
+
+
+def test_what_is_no_stream_is_assembled_into_nothing_and_odd_parts_are_left_as_they_are() -> None:
+    assert {} == assemble(b"")
+    assert {} == assemble(b'{"type": "message"}')
+    odd = b"".join(
+        [
+            _event("message_start", message={"id": "msg_1"}),
+            _event("content_block_delta", index="?", delta={"type": "input_json_delta", "partial_json": "{"}),
+            _event("content_block_delta", index=3, delta={"type": "input_json_delta", "partial_json": ""}),
+            _event("message_delta"),
+        ]
+    )
+    assert {"id": "msg_1", "usage": {}, "content": [{"input": "{"}, {}]} == assemble(odd)

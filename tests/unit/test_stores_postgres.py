@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from leastwise.budget import Account, BudgetRule, Claim, Standing, Window
+from leastwise.cascade import Rung
 from leastwise.errors import StoreError
 from leastwise.ledger import Charge, Entry, Exchange, Measured, Reserved
 from leastwise.sqlite import BusyError, StuckError
@@ -228,7 +229,8 @@ def test_leases_settlements_and_rows_of_many_never_lock_each_other_out(url: str)
             turned = names[(number + turn) % 3 :] + names[: (number + turn) % 3]
             taken = lease(f"{number} {turn}", *turned, nusd=5)
             assert None is mine.lease(taken, may_wait=True)
-            record = replace(row(f"{number} {turn}"), measured=Measured(turned[0], 1, 1))
+            rungs = {name: Rung(1, 1) for name in turned}
+            record = replace(row(f"{number} {turn}"), measured=Measured(turned[0], 1, 1), rungs=rungs)
             mine.write(Settle(entry(taken, 2)), record, may_wait=True)
             mine.post(replace(row(f"{number} {turn} posted"), measured=Measured(turned[1], 1, 1)))
 
@@ -241,6 +243,7 @@ def test_leases_settlements_and_rows_of_many_never_lock_each_other_out(url: str)
     assert {name: Standing(240, 0, 120) for name in names} == stores[0].standings(
         [account_of(name) for name in names]
     )
+    assert {("", name): Rung(120, 120) for name in names} == stores[0].evidence("").rungs
     assert before == deadlocks()
     stores[0].close()
 
@@ -319,7 +322,7 @@ def test_processes_that_start_at_once_make_the_tables_once() -> None:
 
     assert [(4,)] == server.run("SELECT COUNT(*) FROM leastwise.owner", "race")
     server.run("UPDATE leastwise.version SET version = 99", "race")
-    with pytest.raises(StoreError, match="has schema 99, this version of Leastwise knows up to 3: upgrade"):
+    with pytest.raises(StoreError, match="has schema 99, this version of Leastwise knows up to 4: upgrade"):
         PostgresStore(url)
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields, replace
@@ -24,7 +24,9 @@ import pytest
 
 from leastwise import sqlite
 from leastwise.budget import Account, BudgetRule, Claim, Window
+from leastwise.cascade import Rung
 from leastwise.errors import StoreError
+from leastwise.ladder import Verdict
 from leastwise.ledger import Charge, Entry, Exchange, Reserved, first_id, new_id
 from leastwise.routing import Warmth
 from leastwise.sqlite import BusyError, Database
@@ -191,7 +193,33 @@ def test_the_sessions_remembered_in_memory_are_bounded(store: SqliteStore) -> No
     )
 
 
-ADDED = ("misfit_field", "lost_cache_nusd", "checks_nusd", "cache")
+def test_what_waits_to_be_written_holds_its_session_up_already(
+    store: SqliteStore, locked: sqlite3.Connection
+) -> None:
+    def floor() -> tuple[str, float]:
+        known = store.known("", (), NOW, tenant="", talk="s")
+        return known.floor, known.floor_at
+
+    for to, at in (("sonnet", NOW), ("opus", NOW + 1), ("haiku", NOW - 1)):
+        store.write(replace(row(to, session="s", at=at), floor=to), may_wait=False)
+    store.write(row("w4", session="s"), may_wait=False)
+
+    assert ("opus", NOW + 1) == floor()
+    locked.execute("COMMIT")
+    store.flush()
+    assert ("opus", NOW + 1) == floor()
+
+
+def test_the_floors_remembered_in_memory_are_bounded(store: SqliteStore) -> None:
+    for number in range(10_010):
+        store._recent.add(replace(row(f"w{number}", session=f"s{number}"), floor="opus"))
+
+    assert ["", "opus"] == [
+        store.known("", (), NOW, tenant="", talk=session).floor for session in ("s0", "s10009")
+    ]
+
+
+ADDED = ("misfit_field", "lost_cache_nusd", "checks_nusd", "cache", "checked", "escalations")
 
 
 def test_a_ledger_of_the_first_schema_is_brought_up_to_date(path: Path) -> None:
@@ -388,6 +416,23 @@ def test_a_request_is_found_without_reading_the_whole_ledger(store: SqliteStore,
     assert [] == [line for line in plans if "SCAN" in line]
 
 
+def test_of_what_checks_said_only_what_is_asked_for_is_read(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[str] = []
+    read = store.database.rows
+
+    def rows(asked: str, values: Sequence[object] = ()) -> list[sqlite3.Row]:
+        plans.extend(line["detail"] for line in read(f"EXPLAIN QUERY PLAN {asked}", values))
+        return read(asked, values)
+
+    monkeypatch.setattr(store.database, "rows", rows)
+    store.find("0")
+    store.known("", (), NOW, checks="c", talk="s")
+
+    assert {"SCAN ratio", "SCAN calibration", "SCAN trial"} == {line for line in plans if "SCAN" in line}
+
+
 def test_pruning_takes_a_bounded_bite_a_minute(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql, "_PRUNE_ROWS", 2)
     now = [NOW]
@@ -396,14 +441,18 @@ def test_pruning_takes_a_bounded_bite_a_minute(path: Path, monkeypatch: pytest.M
         store.write(row("first"), may_wait=True)
         store.flush()
         for number in range(5):
-            store.write(row(f"old {number}", at=NOW - 90_000), may_wait=True)
+            old = row(f"{first_id(NOW - 90_000)}{number}", at=NOW - 90_000)
+            store.write(replace(old, verdicts=(Verdict("c", "accept", ""),)), may_wait=True)
         for seconds in (59, 1, 60, 60):
             now[0] += seconds
             store.write(row(f"new {now[0]}"), may_wait=True)
             store.flush()
-            left.append(store.database.rows("SELECT count(*) FROM exchange WHERE at < ?", (NOW,))[0][0])
+            rows = store.database.rows(
+                "SELECT count(*) FROM exchange WHERE at < ? UNION ALL SELECT count(*) FROM verdict", (NOW,)
+            )
+            left.append([found[0] for found in rows])
 
-    assert [5, 3, 1, 0] == left
+    assert [[5, 5], [3, 3], [1, 1], [0, 0]] == left
 
 
 def test_pruning_forgets_windows_long_past_and_owners_long_silent(path: Path) -> None:
@@ -457,6 +506,30 @@ def test_a_ledger_whose_budgets_live_elsewhere_writes_charges_only(path: Path) -
         store.write(Settle(spent("one", Charge("a", "w", 3))), may_wait=True)
 
         assert ({("a", "w"): 10}, []) == (store.charged(), store.windows())
+
+
+def test_what_processes_add_to_one_evidence_and_say_of_one_answer_adds_up(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        shared = replace(row("shared", served="m"), verdicts=(Verdict("c", "accept", "", tier="m"),))
+        store.write(replace(shared, rungs={"m": Rung(1, 1)}), may_wait=True)
+    program = """
+        from dataclasses import replace
+        from leastwise.cascade import Rung
+        from leastwise.ledger import Feedback
+        for number in range(60):
+            store.write(Record(row(number), rungs={"m": Rung(1, 1, 7)}), may_wait=number % 2 == 0)
+            store.add_feedback(Feedback("shared", number % 5 == 4, name, number + 1.0))
+        store.close()
+    """
+    run(program, path, "user", "tests", "agreement")
+
+    with closing(SqliteStore(path)) as store:
+        assert {("", "m"): Rung(181, 181, 180 * 7)} == store.evidence("").rungs
+        story = store.find("shared")
+        assert story is not None
+        assert [("agreement", True), ("tests", True), ("user", True)] == [
+            (one.source, one.ok) for one in story.feedback
+        ]
 
 
 def test_a_child_is_an_owner_of_its_own(path: Path) -> None:

@@ -26,8 +26,12 @@ import msgspec
 from leastwise import account
 from leastwise.attempt import Call, Terms, moment
 from leastwise.budget import BudgetRule, limit_of
+from leastwise.build.answers import word_on
+from leastwise.build.plans import Plans, in_force_hash
 from leastwise.build.stores import open_cache, usable_cache, usable_store
+from leastwise.build.trials import Trials
 from leastwise.cache import NO_CACHE, Caching, key_of
+from leastwise.cascade.trials import OpenTrial
 from leastwise.catalogue import Catalogue, Row, known_models
 from leastwise.client import Desk
 from leastwise.compile import fit
@@ -55,13 +59,15 @@ from leastwise.ladder import (
     Task,
     Tier,
 )
-from leastwise.ledger import new_id
-from leastwise.messages import Request
+from leastwise.ledger import Source, new_id
+from leastwise.messages import JSON, Facts, Reply, Request
+from leastwise.models import canonical
 from leastwise.money import show
 from leastwise.notify import Seen, watch
 from leastwise.prices import check_ladder
 from leastwise.routing import Known, Router, observing_line
 from leastwise.stores import CacheStore, Query, Store, recover
+from leastwise.trial import Compare, Pair, to_ask, unsuited
 
 _log: Final = logging.getLogger(__name__)
 
@@ -76,6 +82,7 @@ _LAST_DRAW: Final = 0.999999  # outside any share that is not the whole
 _RELOAD_S: Final = 1.0
 _LIST_AGAIN_S: Final = 3600.0
 _OBSERVED_S: Final = 7 * 24 * 3600
+_RETRIES: Final = 2  # of a pair of a trial
 
 T = TypeVar("T")
 
@@ -116,6 +123,7 @@ class Runtime:
         self._own = () if budget_usd is None else (self._own_budget(budget_usd),)
         self.store: Store = store if store is not None else usable_store(config, clock)
         self.desk = Desk(self.store, clock, self._cache_of(config, cache))
+        self.trials = Trials(self.desk, clock)
         self._heart = Heart(self._beat)
         self._watch = Heart(self._look_after)  # may take longer than a process may be silent
         self._told: dict[str, Seen] = {}
@@ -168,14 +176,23 @@ class Runtime:
         def decide(call: Call, read: Features, known: Known, draw: float) -> Decision:
             now, headers = moment(call.at), call.headers
             return router.decide(
-                call.request, call.task, known=known, now=now, draw=draw, headers=headers, features=read
+                call.request,
+                call.task,
+                known=known,
+                now=now,
+                draw=draw,
+                headers=headers,
+                features=read,
+                plan=call.plan,
             )
 
         named = [rule.header.partition(":")[0].strip().lower() for rule in rules.rules if rule.header]
         if any(rule.role for rule in rules.rules):
             named.append(AGENT_HEADER)
         others = {name: one.base_url for name, one in config.upstreams.items() if name != OWN_UPSTREAM}
-        in_force = repr((router.policy_hash, others, config.prices))
+        self.plans = Plans(config)
+        digest = in_force_hash(router.policy_hash, self.plans.usual)
+        in_force = repr((digest, others, config.prices))
 
         def caching(call: Call) -> Caching:
             use = _use_of_cache(call, config, router)
@@ -186,7 +203,7 @@ class Runtime:
                 call.task,
                 tenant=call.tenant,
                 origin=call.origin,
-                policy_hash=in_force,
+                policy_hash=f"{in_force} {call.plan.digest}",
                 headers=call.headers,
                 named=named,
             )
@@ -204,7 +221,7 @@ class Runtime:
             ladder=config.ladder,
             book=book,
             models=models,
-            policy_hash=router.policy_hash,
+            policy_hash=digest,
             adviser=_adviser(config, router),
             limits=replace(budgets, rules=(*budgets.rules, *self._own)),
             below=below,
@@ -268,8 +285,62 @@ class Runtime:
             self._watch.start()
         id_ = new_id(now, self._rng)
         return Call(
-            id_, now, request, task, key=key, max_retries=max_retries, headers=headers or {}, origin=origin
+            id_,
+            now,
+            request,
+            task,
+            key=key,
+            max_retries=max_retries,
+            headers=headers or {},
+            origin=origin,
+            plan=self.plans(task),
         )
+
+    def pair(
+        self,
+        trial: OpenTrial,
+        request: Request,
+        message: Mapping[str, JSON],
+        *,
+        baseline: str = "",
+        function: Compare | None = None,
+        waits: bool = True,
+    ) -> Pair | str:
+        """Return a request with its answer as a pair of a trial, or why it is none.
+
+        Args:
+            trial: The trial.
+            request: What was asked.
+            message: What was answered, as the API's decoded message.
+            baseline: The model to be asked where the tier on trial has answered; "" for none.
+            function: The user's comparison, if the trial names one.
+            waits: Whether money that is reserved for others may be waited for.
+        """
+        given, terms = Reply(message, Facts.read(message), message=message), self.terms
+        why = unsuited(request, given)
+        if why:
+            return why
+        tier = terms.ladder[trial.tier]
+        asked = to_ask(terms, tier, given.facts.model, baseline)
+        if asked is None:
+            return f"answered by {given.facts.model or 'nobody known'}, no dearer than {tier}"
+        self._heart.start()
+        if not waits:
+            terms = replace(terms, limits=replace(terms.limits, wait_s=0.0))
+        now = self._clock()
+        call = Call(new_id(now, self._rng), now, request, Task(tag=trial.tag), max_retries=_RETRIES)
+        return Pair(trial, call, terms, given, tier, asked, function)
+
+    def live_pair(
+        self, trial: OpenTrial, request: Request, message: Mapping[str, JSON], outcome: Outcome
+    ) -> Pair | None:
+        """Return what was just answered as a pair of a trial; None where it is none."""
+        ladder = self.config.ladder
+        is_same = trial.tier in ladder and canonical(ladder[trial.tier].model) == trial.model
+        if outcome.mode == "off" or outcome.from_cache or not is_same:
+            return None
+        made = self.pair(trial, request, message, baseline=outcome.baseline_model, waits=False)
+        return made if isinstance(made, Pair) else None
 
     def _look_again(self) -> None:
         """Adopt the configuration anew when one of its files changed; keep the old one when it is wrong.
@@ -324,10 +395,37 @@ class Runtime:
             return None
         kept = msgspec.json.decode(story.exchange.decision_json)
         reasons = tuple(Reason(Code(code), *rest) for code, *rest in kept["reasons"])
-        return account.outcome_of(story.exchange, list(story.entries), reasons, self.terms)
+        return account.outcome_of(
+            story.exchange,
+            list(story.entries),
+            reasons,
+            self.terms,
+            verdicts=story.verdicts,
+            trials=self.store.evidence("").trials,
+        )
+
+    def feedback(self, any_id: str, *, ok: bool, source: Source = "user", note: str = "") -> None:
+        """Keep whether an answer was acceptable: it counts in calibrations, and for or against its tier.
+
+        Args:
+            any_id: An exchange id, a `msg_...` id or a `request-id`. Of a kept answer that was given again
+                it is said of the call that paid for it.
+            ok: Whether it was.
+            source: Who says so: `user`, `tests`, or `agreement` with a better answer.
+            note: What was said of it.
+
+        Raises:
+            StoreError: the ledger knows no such call, nobody answered it, or it cannot be written.
+        """
+        self.store.flush()
+        word = word_on(
+            self.store, self.config.ladder, any_id, ok=ok, source=source, at=self._clock(), note=note
+        )
+        self.store.add_feedback(word.feedback)
 
     def close(self) -> None:
         """Write what is waiting and close the stores."""
+        self.trials.close()
         self._watch.stop()
         self._heart.stop()
         self.desk.close()

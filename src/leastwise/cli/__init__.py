@@ -56,7 +56,9 @@ _COMMANDS = (
     ("budget", "budget:app", _CONTROL, "See budgets and change what they allow."),
     ("cache", "cache:app", _CONTROL, "See kept answers and forget them."),
     ("config", "config:app", _CONTROL, "Show or check the configuration."),
-    ("tune", "tune:app", _IMPROVE, "Show what routing goes by."),
+    ("feedback", "feedback:feedback", _IMPROVE, "Say whether an answer was good."),
+    ("trial", "trial:trial", _IMPROVE, "Measure whether a cheaper tier does as well on a tag's calls."),
+    ("tune", "tune:app", _IMPROVE, "Show what routing goes by, and calibrate its checks."),
     ("simulate", "simulate:simulate", _IMPROVE, "Serve a simulated Messages API on this machine."),
 )
 for _place, (_name, _target, _group, _help) in enumerate(_COMMANDS):

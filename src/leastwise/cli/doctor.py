@@ -11,6 +11,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -23,15 +24,18 @@ from urllib.parse import urlsplit
 from rich.table import Table
 
 from leastwise.budget import BudgetRule
-from leastwise.build import open_cache, open_store
+from leastwise.build import Plans, existing_store, open_cache, open_store
+from leastwise.cascade import NO_EVIDENCE, Evidence, Plan, stamp_of
 from leastwise.catalogue import Catalogue, Row, known_models
 from leastwise.cli.config import verify
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, answer, print_json, say_next
 from leastwise.cli.init import list_models, reason
 from leastwise.config import MEMORY, Config, Upstream, file_of, load, masked, misspelt, shown_place
 from leastwise.errors import ConfigError, StoreError, UpstreamFailure
+from leastwise.judge import VERSION
 from leastwise.models import Model, Models, canonical
 from leastwise.money import show
+from leastwise.report.cascade import passes_often, planted_of, planted_words
 from leastwise.report.table import plural
 from leastwise.stores import Query, Store
 
@@ -121,6 +125,7 @@ def examine(path: Path | None, environ: Mapping[str, str], at: datetime) -> Iter
     yield from _of_models(config, models, at)
     yield from _of_store(config, models, at)
     yield from _of_servers(config)
+    yield from _of_cascade(config)
     yield from _of_scopes(config.budgets)
     yield from upstreams
     yield _of_sdk(_installed_sdk())
@@ -223,6 +228,45 @@ def _of_leases(store: Store) -> Iterator[Check]:
         most = show(sum(entry.cost_nusd for entry in lost))
         words = f"{plural(len(lost), 'call')} counted at the most, {most}: their process died"
         yield Check("budget", "warn", words, "leastwise budget reconcile --entry ID --usd X")
+
+
+def _of_cascade(config: Config) -> Iterator[Check]:
+    """Yield what keeps checks from being of use."""
+    try:
+        plan = Plans(config).usual
+    except ConfigError as error:
+        yield Check("cascade", "fail", str(error), "mend its [[check]]")
+        return
+    if plan.is_judged:
+        with (
+            suppress(StoreError, ConfigError),
+            existing_store(config) as store,
+        ):  # of which another check tells
+            evidence = store.evidence(plan.digest) if store is not None else NO_EVIDENCE
+            yield from _of_judge(config, plan, evidence)
+
+
+def _of_judge(config: Config, plan: Plan, evidence: Evidence) -> Iterator[Check]:
+    """Yield what keeps the judge from being of use."""
+    assert plan.judge is not None
+    stamps = {stamp_of(plan, tier.model, VERSION) for tier in config.ladder}
+    proven = {stamp for (stamp, _), one in evidence.calibrations.items() if one.threshold is not None}
+    entry = config.ladder.tiers[0]
+    is_self = canonical(plan.judge.model) == canonical(entry.model)
+    if is_self and not plan.trusts_self and stamp_of(plan, entry.model, VERSION) not in proven:
+        words = (
+            f"{entry} is its own judge, not calibrated: none of its answers is accepted, calls begin above"
+        )
+        yield Check(
+            "cascade", "warn", words, 'leastwise tune calibrate, or another: [cascade] judge = "sonnet"'
+        )
+    if proven and not proven & stamps:
+        words = f"{plural(len(proven), 'calibration')} of another judge, model or question: not used any more"
+        yield Check("cascade", "warn", words, "leastwise tune calibrate")
+    planted = planted_of(evidence, plan, config.ladder)
+    if passes_often(planted):
+        words = f"the judge accepted {planted_words(planted)}"
+        yield Check("cascade", "warn", words, "leastwise tune calibrate, or a better judge: [cascade] judge")
 
 
 def _of_mount(file: Path, kind: str) -> Iterator[Check]:

@@ -129,6 +129,38 @@ mode = "observe"
 #"return slip please: two mugs, broken on arrival",
 #]
 
+# Cheap first, checked, and a dearer tier only where the answer does not pass. checks, in this order:
+# those of how an answer ended and of its form are free; "judge" asks a model, at its price. judge: a
+# tier or a model, "" for the lowest tier; a model's word on its own answers accepts nothing before
+# `leastwise tune calibrate`. threshold: the least of its scores, 1 to 5, that is accepted until then.
+# unparsable: where a check cannot tell, "escalate" or "accept". escalate_to: the dearest tier that may
+# answer instead. stream: "buffer" holds a checked stream to its end, "commit" lets it go when its first
+# words pass, "auto" does either by what the checks need. overloaded: "next" goes to the next tier at a 529.
+# controls: how often a planted bad answer is judged, too; probes: how often a cascade that does not pay
+# is tried all the same; floor_s: how long a session stays where it escalated to.
+#[cascade]
+#enabled = false
+#checks = ["truncation", "empty", "refusal", "schema", "tools", "judge"]
+#judge = ""
+#threshold = 3
+#unparsable = "escalate"
+#escalate_to = ""
+#stream = "auto"
+#overloaded = "fail"
+#controls = 0.01
+#probes = 0.02
+#floor_s = 600
+
+# Example: a check of your own, for `checks` above or Task(check="tests"): a command that gets the answer
+# on stdin and whose exit code decides (from your own file only, never from a working directory's;
+# limited in time and memory, not isolated), or labels = ["yes", "no"], pattern, min_words, max_words,
+# language, schema, or function = "module:name".
+#[[check]]
+#name = "tests"
+#command = "pytest -q"
+#timeout_s = 60
+#memory_mb = 4096
+
 # Example: another mode for calls with one tag. `leastwise on --tag` writes this.
 #[[switch]]
 #tag = "triage"

@@ -11,13 +11,15 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from leastwise.build import existing_store
+from leastwise.build import Plans, existing_store
+from leastwise.cascade import NO_EVIDENCE
 from leastwise.cli.console import OK, AsJson, ConfigFile, print_json, say, say_next
 from leastwise.config import Config, limits, load, policy, price_book
 from leastwise.errors import ConfigError
 from leastwise.forecast import Prices
 from leastwise.models import load_models
 from leastwise.report import ledger, messages_log, usage_csv
+from leastwise.report.cascade import read_cascade
 from leastwise.report.files import kind_of
 from leastwise.report.window import Window, read_window
 from leastwise.statement import forecasts, fullest, statements
@@ -85,9 +87,11 @@ def _of_ledger(settings: Config, window: Window, groups: tuple[str, ...]) -> _Sh
         if store is None:
             found = ledger.empty_ledger(window, by=by, mode=settings.mode, where=where)
         else:
-            now = datetime.now(UTC).timestamp()
+            at, plan = datetime.now(UTC), Plans(settings).usual
+            now = at.timestamp()
             accounts = fullest(statements(store, limits(settings), settings.ladder, now))
             prices = Prices(settings.ladder, price_book(settings), load_models())
+            evidence = store.evidence(plan.digest) if plan.checks else NO_EVIDENCE
             found = ledger.read_ledger(
                 store,
                 window,
@@ -97,6 +101,8 @@ def _of_ledger(settings: Config, window: Window, groups: tuple[str, ...]) -> _Sh
                 where=where,
                 budgets=list(zip(accounts, forecasts(store, accounts, prices, now), strict=True)),
                 at=now,
+                cascade=read_cascade(evidence, plan, prices, at),
+                ladder=settings.ladder,
             )
     return ledger.ledger_lines(found), ledger.ledger_rows(found), ledger.ledger_json(found), found.next
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import msgspec
 from cyclopts import Parameter
 
+from leastwise.cascade import NO_EVIDENCE, Evidence
 from leastwise.cli.console import (
     BAD_INPUT,
     FAILED,
@@ -26,8 +26,8 @@ from leastwise.cli.console import (
     say_error,
     say_next,
 )
-from leastwise.config import Upstream, load
-from leastwise.errors import ConfigError, LeastwiseError, LogError, RequestError, UpstreamFailure
+from leastwise.config import Config, load
+from leastwise.errors import ConfigError, LeastwiseError, LogError, RequestError
 from leastwise.ladder import AUTO, Complexity, Task
 from leastwise.report.files import unreadable
 from leastwise.report.prompts import MAX_TOKENS, Prompt, read_prompts, request_of
@@ -46,9 +46,7 @@ from leastwise.report.table import plural
 if TYPE_CHECKING:
     from leastwise.build import Runtime
     from leastwise.ladder import Outcome
-    from leastwise.messages import Reply, Request
-    from leastwise.steps import Send
-    from leastwise.upstream import HttpUpstream
+    from leastwise.messages import Request
 
 STDIN = "-"
 _RETRIES = 2
@@ -147,14 +145,26 @@ def route(
     request = request_of(_prompt(prompt), model=model or AUTO[0], max_tokens=max_tokens)
     if send:
         return _send(request, told, as_json=as_json, config=config)
-    planner = Planner(load(config), datetime.now(UTC), assume_output_tokens=assume_output_tokens)
-    found = planner.route(request, told, weighs=explain)
+    settings = load(config)
+    planner = Planner(settings, datetime.now(UTC), assume_output_tokens=assume_output_tokens)
+    found = planner.route(request, told, weighs=explain, evidence=_evidence(settings, planner, told))
     if as_json:
         print_json(route_json(found, explains=explain))
     else:
         _print([*route_lines(found), *(explain_lines(found) if explain else ())])
     say_next("leastwise route --send PROMPT" if explain else "leastwise route --explain PROMPT")
     return OK
+
+
+def _evidence(settings: Config, planner: Planner, task: Task) -> Evidence:
+    """Return how the checks of such a request went so far; where nothing is checked nothing is read."""
+    from leastwise.build import existing_store
+
+    plan = planner.plans(task)
+    if not plan.checks:
+        return NO_EVIDENCE
+    with existing_store(settings) as store:
+        return store.evidence(plan.digest) if store is not None else NO_EVIDENCE
 
 
 def _task(description: str | None, **told: Any) -> Task:
@@ -304,37 +314,12 @@ def _send(request: Request, task: Task, *, as_json: bool, config: Path | None) -
 
 
 async def _ask(runtime: Runtime, request: Request, task: Task) -> tuple[dict[str, Any], Outcome]:
+    from leastwise.cli.connections import Connections
     from leastwise.client import run_async
     from leastwise.exchange import exchange
 
-    async with AsyncExitStack() as stack:
-        opened: dict[str, HttpUpstream] = {}
-
-        async def upstream(step: Send) -> Reply:
-            name = step.upstream
-            if name not in opened:
-                opened[name] = await stack.enter_async_context(_connect(name, runtime.config.upstreams[name]))
-            return await opened[name](step)
-
+    async with Connections(runtime.config.upstreams) as upstream:
         call = runtime.call(request, task, max_retries=_RETRIES)
         result = await run_async(exchange(call, runtime.terms), upstream, runtime.desk)
     assert result.life.outcome is not None
     return result.payload, result.life.outcome
-
-
-def _connect(name: str, upstream: Upstream) -> HttpUpstream:
-    """Return a connection to an upstream, with its key.
-
-    Raises:
-        UpstreamFailure: the key is missing; nothing was sent.
-    """
-    from leastwise.upstream import HttpUpstream
-
-    key = os.environ.get(upstream.api_key_env, "") if upstream.api_key_env else ""
-    if upstream.api_key_env and not key:
-        error = LeastwiseError(
-            f"no key for upstream {name!r}: {upstream.api_key_env} is not set; "
-            f"set it to a key of {upstream.base_url}"
-        )
-        raise UpstreamFailure(error, was_sent=False, headers={"x-should-retry": "false"})
-    return HttpUpstream(upstream.base_url, key)

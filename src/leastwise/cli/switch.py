@@ -17,11 +17,13 @@ import tomlkit
 from cyclopts import Parameter, validators
 from tomlkit.exceptions import TOMLKitError
 
+from leastwise.build import existing_store
 from leastwise.cli.config import edited_file
 from leastwise.cli.console import ConfigFile, DryRun, say, say_next
 from leastwise.config import SCHEMA, load
-from leastwise.errors import ConfigError
+from leastwise.errors import ConfigError, LeastwiseError
 from leastwise.ladder import Mode
+from leastwise.report.trials import standing_lines
 
 _ALL: Final = 100
 _PRIVATE: Final = 0o600
@@ -40,6 +42,8 @@ def on(
     Calls that name a real model may be answered by a cheaper one; `auto` always was.
     """
     _switch("enforce", tag, percent, config, is_dry=dry_run)
+    if tag is not None:
+        _say_standing(tag, config)
     say_next("leastwise report" if not dry_run else "leastwise on")
 
 
@@ -47,6 +51,19 @@ def off(*, tag: Tag = None, dry_run: DryRun = False, config: ConfigFile = None) 
     """Pass every call through untouched, from now on; the ledger goes on counting."""
     _switch("off", tag, None, config, is_dry=dry_run)
     say_next("leastwise report" if not dry_run else "leastwise off")
+
+
+def _say_standing(tag: str, given: Path | None) -> None:
+    """Tell what is known of the answers that a tag will get."""
+    try:
+        settings = load(given)
+        with existing_store(settings) as store:
+            trials = list(store.evidence("").trials.values()) if store is not None else []
+    except LeastwiseError as error:
+        say(f"what it stands on cannot be told: {error}")
+        return
+    for line in standing_lines(tag, trials, settings.ladder):
+        say(line)
 
 
 def _switch(mode: Mode, tag: str | None, percent: float | None, given: Path | None, *, is_dry: bool) -> None:

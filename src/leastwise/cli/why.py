@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from leastwise.build import existing_store
+from leastwise.cascade import Trial
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, print_json, say_error, say_next
 from leastwise.config import Config, load
 from leastwise.report.why import IDS, read_why, why_json, why_lines
@@ -23,12 +25,12 @@ def why(
 ) -> int:
     """Explain one call: who answered, why, what it cost, what is not known."""
     settings = load(config)
-    story = _find(settings, call.strip())
+    story, trials = _find(settings, call.strip())
     if story is None:
         say_error(f"nothing is known of {call!r}. Searched: {IDS} in {settings.store.shown}")
         say_next("leastwise report --by day")
         return FAILED
-    found = read_why(story)
+    found = read_why(story, trials, settings.ladder)
     if as_json:
         print_json(why_json(found))
     else:
@@ -37,6 +39,6 @@ def why(
     return OK
 
 
-def _find(settings: Config, call: str) -> Story | None:
+def _find(settings: Config, call: str) -> tuple[Story | None, Mapping[tuple[str, str], Trial]]:
     with existing_store(settings) as store:
-        return store.find(call) if store is not None else None
+        return (store.find(call), store.evidence("").trials) if store is not None else (None, {})

@@ -16,11 +16,13 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from leastwise.budget import BudgetRule
+from leastwise.cascade import BUILT_IN, JUDGE
 from leastwise.config.reading import API, OF_UPSTREAM, ROWS, SECTIONS, SETTINGS, How, Read, RowError, base_url
 from leastwise.config.values import (
     DEFAULT,
     MEMORY,
     CacheOptions,
+    CascadeOptions,
     ClassifierOptions,
     Config,
     LimitOptions,
@@ -225,6 +227,11 @@ def _policy_of(path: Path, user: Path | None) -> _Layer:
     for key in [key for key in layer.values if key.partition(".")[0] in _NOT_POLICY]:
         del layer.values[key]
         layer.refuse(key, f"a file found in the working directory may set policy only; {mend}")
+    for row in layer.values.get("check", ()):
+        if row.command or row.function:
+            layer.refuse(
+                f"[[check]] {row.name}", f"a file found in the working directory may run nothing; {mend}"
+            )
     return layer
 
 
@@ -311,12 +318,14 @@ class _Assembly:
         ladder, upstreams = self._ladder(), self._upstreams()
         names = [tier.name for tier in ladder]
         rules, types, prices, budgets = (self._get(name, ()) for name in ("rule", "type", "price", "budget"))
+        checks = self._get("check", ())
         complexity = _complexity(ladder)
         complexity |= {name: self._get(f"complexity.{name}", complexity[name]) for name in COMPLEXITIES}
         for name in COMPLEXITIES:
             self._check(f"complexity.{name}", complexity[name], names)
         self._check("unsure", self._get("unsure", BASELINE), (BASELINE, *names))
-        self._check("classifier.llm_tier", self._get("classifier.llm_tier", ""), ("", *names))
+        for key in ("classifier.llm_tier", "cascade.escalate_to"):
+            self._check(key, self._get(key, ""), ("", *names))
         for tier in ladder:
             self._check("tier", tier.upstream, tuple(upstreams), f"{tier.name}: upstream")
         for number, rule in enumerate(rules, 1):
@@ -330,6 +339,9 @@ class _Assembly:
         self._check_once("budget", "name")
         self._check_once("switch", "tag")
         self._check_once("type", "name")
+        self._check_once("check", "name")
+        for name in self._get("cascade.checks", ()):
+            self._check("cascade.checks", name, (*BUILT_IN, JUDGE, *(row.name for row in checks)))
         signals, store = self._signals(), self._store()
         _raise_all(self.wrong)
         scalars = ("mode", "percent", "reroute", "preset", "unsure", "strict", "refresh_models")
@@ -346,9 +358,11 @@ class _Assembly:
             switches=self._get("switch", ()),
             prices=prices,
             budgets=budgets,
+            checks=checks,
             limits=LimitOptions(**self._below("limits")),
             cache=CacheOptions(**self._below("cache")),
             notify=NotifyOptions(**self._below("notify")),
+            cascade=CascadeOptions(**self._below("cascade")),
             origins=MappingProxyType(self._origins()),
             files=files,
             watched=watched,

@@ -12,10 +12,11 @@ from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
 from leastwise.budget import CAPS, SCOPES, SPANS, BudgetRule, Ceiling
+from leastwise.cascade import HIGHEST_SCORE, LOWEST_SCORE, CheckRow, Overloaded, Unparsable
 from leastwise.config.values import MEMORY, CacheOn, Durability, Kind, Unbounded, Unpriced
 from leastwise.config.words import listed, shown, suggestion, unknown
 from leastwise.errors import ConfigError
-from leastwise.ladder import COMPLEXITIES, MODES, Tier
+from leastwise.ladder import COMPLEXITIES, MODES, STREAMINGS, Tier
 from leastwise.money import to_nusd
 from leastwise.prices import Rate
 from leastwise.routing import OwnType, Rule, Signals, Switch
@@ -115,6 +116,43 @@ def _share(value: Any) -> Decimal:
     if number is not None and 0 <= number <= 1:
         return number
     message = "expected a share from 0 to 1, such as 0.15"
+    raise ValueError(message)
+
+
+def _any_number(value: Any) -> float:
+    number = _number(value)
+    if number is not None:
+        return float(number)
+    message = "expected a number"
+    raise ValueError(message)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        found: Mapping[str, Any] = _floats(value)
+        return found
+    message = 'expected a JSON Schema as a table, such as {type = "object"}'
+    raise ValueError(message)
+
+
+def _floats(value: Any) -> Any:
+    """Return what TOML holds as JSON would hold it: its numbers are read as decimals."""
+    if isinstance(value, Mapping):
+        return {str(name): _floats(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_floats(one) for one in value]
+    return float(value) if isinstance(value, Decimal) else value
+
+
+def _fraction(value: Any) -> float:
+    return float(_share(value))
+
+
+def _score(value: Any) -> float:
+    number = _number(value)
+    if number is not None and LOWEST_SCORE <= number <= HIGHEST_SCORE:
+        return float(number)
+    message = f"expected a score from {LOWEST_SCORE} to {HIGHEST_SCORE}"
     raise ValueError(message)
 
 
@@ -283,6 +321,17 @@ SETTINGS: Final[Mapping[str, How]] = MappingProxyType(
         **{f"signals.{one.name}": How(_whole(0), _parse_number) for one in fields(Signals)},
         "classifier.learned": How(_flag, _parse_flag),
         "classifier.llm_tier": How(_name_or_none),
+        "cascade.enabled": How(_flag, _parse_flag),
+        "cascade.checks": How(_texts, _parse_texts),
+        "cascade.judge": How(_name_or_none),
+        "cascade.threshold": How(_score, _parse_number),
+        "cascade.unparsable": How(_one_of(*get_args(Unparsable))),
+        "cascade.escalate_to": How(_name_or_none),
+        "cascade.stream": How(_one_of(*STREAMINGS)),
+        "cascade.overloaded": How(_one_of(*get_args(Overloaded))),
+        "cascade.controls": How(_fraction, _parse_number),
+        "cascade.probes": How(_fraction, _parse_number),
+        "cascade.floor_s": How(_seconds, _parse_number),
         "cache.on": How(_one_of(*get_args(CacheOn))),
         "cache.tags": How(_texts, _parse_texts),
         "cache.ttl_s": How(_whole(1), _parse_number),
@@ -351,6 +400,13 @@ def _budget(row: Mapping[str, Any]) -> BudgetRule:
     return BudgetRule(**{name.replace("_usd", "_nusd"): value for name, value in read.items()})
 
 
+def _check(row: Mapping[str, Any]) -> CheckRow:
+    texts = dict.fromkeys(("name", "pattern", "language", "command", "function", "folder"), _text)
+    bounds = dict.fromkeys(("min_chars", "max_chars", "min_words", "max_words", "memory_mb"), _whole(0))
+    others = {"labels": _texts, "full": _flag, "schema": _object, "threshold": _any_number}
+    return CheckRow(**_columns(row, {**texts, **bounds, **others, "timeout_s": _seconds}, required=("name",)))
+
+
 def read_budget(row: Mapping[str, Any]) -> BudgetRule:
     """Return one `[[budget]]`.
 
@@ -365,6 +421,7 @@ def read_budget(row: Mapping[str, Any]) -> BudgetRule:
 
 ROWS: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = MappingProxyType(
     {"tier": _tier, "rule": _rule, "type": _type, "switch": _switch, "price": _price, "budget": _budget}
+    | {"check": _check}
 )
 
 

@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from leastwise.budget import BudgetRule, Limits
+from leastwise.cascade import THRESHOLD, CheckRow, Overloaded, Unparsable
 from leastwise.config.words import masked, shown
-from leastwise.ladder import DEFAULT_LADDER, Complexity, Ladder, Mode
+from leastwise.ladder import DEFAULT_LADDER, Complexity, Ladder, Mode, Streaming
 from leastwise.money import to_usd
 from leastwise.prices import DEFAULT_PROVIDER, PriceBook, Rate, load_prices
 from leastwise.routing import BASELINE, OwnType, Policy, Preset, Rule, Signals, Switch
@@ -28,6 +29,7 @@ CacheOn = Literal["asked", "all", "off"]
 Unbounded = Literal["refuse", "estimate"]
 
 _SQLITE: Final = "sqlite:///"
+_SECTIONS: Final = ("store", "complexity", "signals", "classifier", "cascade", "cache", "limits", "notify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,38 @@ class CacheOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class CascadeOptions:
+    """Which answers are checked, by what, and what follows.
+
+    Attributes:
+        enabled: Whether the answers of requests that are routed are checked; a task's own check always is.
+        checks: Names of checks, in the order they are asked: built-in ones, those of [[check]], and `judge`.
+        judge: The tier, or the model, that judges; "" for the lowest tier.
+        threshold: The least of a judge's scores, 1 to 5, that is accepted where it is not calibrated.
+        unparsable: What becomes of an answer of which a check cannot tell: `escalate` or `accept`.
+        escalate_to: The dearest tier that may answer instead; "" for as far as the request may go.
+        stream: Whether a checked stream is held to its end (`buffer`), let go when its first words pass
+            (`commit`), or either by what its checks need (`auto`).
+        overloaded: What a tier does whose upstream is overloaded (529): `fail`, or give way to the `next`.
+        controls: The share of judgements beside which a planted bad answer is judged, 0 to 1.
+        probes: The share of requests for which a cascade that does not pay is tried all the same, 0 to 1.
+        floor_s: How long a session stays at the tier it escalated to, and then at each below it, in seconds.
+    """
+
+    enabled: bool = False
+    checks: tuple[str, ...] = ("truncation", "empty", "refusal", "schema", "tools", "judge")
+    judge: str = ""
+    threshold: float = THRESHOLD
+    unparsable: Unparsable = "escalate"
+    escalate_to: str = ""
+    stream: Streaming = "auto"
+    overloaded: Overloaded = "fail"
+    controls: float = 0.01
+    probes: float = 0.02
+    floor_s: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
 class LimitOptions:
     """What is common to all budgets.
 
@@ -195,6 +229,8 @@ class Config:
         limits: What is common to them.
         cache: Which answers are kept.
         notify: Who is told when money runs short.
+        cascade: Which answers are checked.
+        checks: The user's own checks.
         origins: Where each setting comes from, by its key.
         files: The files that were read.
         watched: The files that are read when they exist, so that a change can be seen.
@@ -224,6 +260,8 @@ class Config:
     limits: LimitOptions = field(default_factory=LimitOptions)
     cache: CacheOptions = field(default_factory=CacheOptions)
     notify: NotifyOptions = field(default_factory=NotifyOptions)
+    cascade: CascadeOptions = field(default_factory=CascadeOptions)
+    checks: tuple[CheckRow, ...] = ()
     origins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     files: tuple[Path, ...] = field(default=(), compare=False)
     watched: tuple[Path, ...] = field(default=(), compare=False)
@@ -322,7 +360,7 @@ def settings(config: Config) -> Iterator[Setting]:
     for name, upstream in config.upstreams.items():
         for one in fields(upstream):
             yield _setting(config, f"upstream.{name}.{one.name}", getattr(upstream, one.name))
-    for section in ("store", "complexity", "signals", "classifier", "cache", "limits", "notify"):
+    for section in _SECTIONS:
         options = getattr(config, section)
         given = (
             options
@@ -337,6 +375,7 @@ def settings(config: Config) -> Iterator[Setting]:
         "switch": config.switches,
         "price": config.prices,
         "budget": config.budgets,
+        "check": config.checks,
     }
     for name, rows in rows_of.items():
         for number, row in enumerate(rows, 1):
@@ -350,6 +389,8 @@ def _setting(config: Config, key: str, value: Any, origin_of: str | None = None)
 def _plain(row: Any) -> dict[str, Any]:
     """Return a row as it would be written; rates as dollars per million tokens."""
     given = {one.name: getattr(row, one.name) for one in fields(row) if one.name != "id"}
+    if isinstance(row, CheckRow):
+        given = {one.name: given[one.name] for one in fields(row) if given[one.name] != one.default}
     if isinstance(row, Rate):
         for name in ("input", "output", "cache_read", "cache_write_5m", "cache_write_1h"):
             given[name] = to_usd(given[name])

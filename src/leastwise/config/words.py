@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 #: Sections of the plan that this version does not carry out; a key that is ignored could cost money.
-_NOT_YET: Final = frozenset({"cascade", "record"})
+_NOT_YET: Final = frozenset({"record"})
 _SECRETS: Final = re.compile(
     r"(?<=://)[^\s\"]+(?=@)|\bsk-[\w-]{6,}|(?i:(?<=key=)|(?<=token=)|(?<=secret=)|(?<=password=))[^&\s\"]+"
 )

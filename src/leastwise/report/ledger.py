@@ -13,10 +13,14 @@ from datetime import date
 from functools import partial
 from typing import Any, Final
 
+from leastwise.cascade import Trial, lower_bound
+from leastwise.cascade.trials import AS_ASKED, NOT_MEASURED, trial_words, vouches
 from leastwise.errors import ConfigError
+from leastwise.ladder import AUTO, DEFAULT_LADDER, Ladder
 from leastwise.money import NUSD_PER_USD, divide_half_even, show, to_usd
 from leastwise.report.budgets import Ahead, account_json, budget_words
 from leastwise.report.cache import hits_words, look_ups_json
+from leastwise.report.cascade import NO_CASCADE, CascadeReport, cascade_json, cascade_lines
 from leastwise.report.table import aligned, amount, dollars, fits, labelled, percent, plural, share, wrapped
 from leastwise.report.window import Window
 from leastwise.routing import observing_line
@@ -48,15 +52,23 @@ CSV_COLUMNS: Final = (
     "p50_s",
     "p95_s",
     "same_quality",
+    "checked_calls",
+    "escalated_calls",
+    "trials_usd",
 )
 
 _SUMS: Final = tuple(each.name for each in fields(Line) if each.name != "group")
 _CHOSEN: Final = frozenset({"auto", "enforce"})
 _DAY_HOURS: Final = 24
 _MONTH_HOURS: Final = 30 * _DAY_HOURS
+#: By these names sums are read beside those asked for: who answered stands last.
+_FACTS: Final = ("mode", "tag", "asked", "tier", "served")
+_FACTS_WIDTH: Final = len(_FACTS)
+_TRIAL: Final = "trial"
 _NONE: Final = "(none)"
 _NOBODY: Final = "no answer"
 _FEWER_PLACES: Final = (4, 2, 0)
+_GROUPS_SHOWN: Final = 3
 _STEPS: Final = 100  # the largest sum shows at least so many units of its last digit
 
 
@@ -69,12 +81,17 @@ class Group:
         sums: Its sums.
         answered_by: Calls by tier, or model off the ladder; most calls first.
         latency: p50 and p95, None where no answered request is kept.
+        same_quality: What is known of the answers: `as asked` where all are those that were asked for, the
+            weakest bound of trials that tell of all others, else `not measured`.
+        trials_nusd: What was spent on trials.
     """
 
     names: tuple[str, ...]
     sums: Line
     answered_by: tuple[tuple[str, int], ...]
     latency: tuple[float, float] | None
+    same_quality: str = AS_ASKED
+    trials_nusd: int = 0
 
     @property
     def name(self) -> str:
@@ -82,9 +99,9 @@ class Group:
         return " / ".join(name or _NONE for name in self.names)
 
     @property
-    def same_quality(self) -> str:
-        """What is known of the answers: nothing, unless all are those that were asked for."""
-        return "not measured" if self.sums.moved else "as asked"
+    def lost_nusd(self) -> int:
+        """What was lost, trials apart: they are paid for to know, not to save."""
+        return -self.sums.saved_nusd - self.trials_nusd
 
     @property
     def answered_text(self) -> str:
@@ -111,6 +128,7 @@ class LedgerReport:
         store: Where the ledger is.
         budgets: How the fullest accounts stand now, and where they are heading.
         at: Now, in seconds since the epoch.
+        cascade: Where checks cost more than they gain.
     """
 
     window: Window
@@ -126,6 +144,7 @@ class LedgerReport:
     store: str
     budgets: tuple[tuple[Statement, Ahead], ...] = ()
     at: float = 0.0
+    cascade: CascadeReport = NO_CASCADE
 
     @property
     def observed(self) -> Line:
@@ -140,7 +159,15 @@ class LedgerReport:
     @property
     def shows_could(self) -> bool:
         """Whether what could be saved stands where else the savings do: there are none."""
-        return self.is_observing and self.total.sums.saved_nusd == 0
+        return self.is_observing and self.total.lost_nusd == 0
+
+    @property
+    def unchecked(self) -> list[Group]:
+        """The tags that were moved although nothing is known of the answers, most saved first."""
+        if self.by != ("tag",):
+            return []
+        found = [group for group in self.groups if group.same_quality == NOT_MEASURED and all(group.names)]
+        return sorted(found, key=lambda group: -group.sums.saved_nusd)
 
     @property
     def month(self) -> tuple[int, int] | None:
@@ -156,14 +183,16 @@ class LedgerReport:
     @property
     def next(self) -> str:
         """The one next command."""
-        if not self.total.sums.calls:
+        if not self.total.sums.calls and not self.total.sums.spent_nusd:
             return "leastwise report --days 400" if self.has_older else "leastwise demo"
         if self.is_observing:
             return "leastwise on"
-        losses = [group for group in self.groups if group.sums.saved_nusd < 0 and all(group.names)]
+        losses = [group for group in self.groups if group.lost_nusd > 0 and all(group.names)]
         if losses and self.by == ("tag",):
-            worst = min(losses, key=lambda group: group.sums.saved_nusd)
+            worst = max(losses, key=lambda group: group.lost_nusd)
             return f"leastwise off --tag {worst.name}"
+        if self.unchecked:
+            return f"leastwise trial {self.unchecked[0].name} --n 500 --max-usd 3"
         return "leastwise why ID"
 
 
@@ -197,6 +226,8 @@ def read_ledger(
     where: str = "",
     budgets: Sequence[tuple[Statement, Ahead]] = (),
     at: float = 0.0,
+    cascade: CascadeReport = NO_CASCADE,
+    ladder: Ladder = DEFAULT_LADDER,
 ) -> LedgerReport:
     """Return what `store` says of the days in `window`.
 
@@ -209,18 +240,19 @@ def read_ledger(
         where: The ledger's path, for the footer.
         budgets: The accounts to show.
         at: Now, in seconds since the epoch.
+        cascade: How the cascade does.
+        ladder: The tiers.
     """
     by = tuple(by)
-    lines = store.sums(_query(window, (*by, "tier", "served")))
-    groups = _groups(lines, len(by), store.latencies(_query(window, by)))
+    lines = store.sums(_query(window, (*by, *_FACTS)))
+    trial_of = _trials(store, ladder, at)
+    groups = _groups(lines, len(by), store.latencies(_query(window, by)), trial_of)
     if by[0] == "day":
         groups.sort(key=lambda group: group.names)
     hours = [line.group[0] for line in store.sums(_query(window, ("hour",)))]
-    modes = store.sums(_query(window, ("mode", "tier", "served")))
-    tiers = [replace(line, group=(_answerer(line), *line.group[-2:])) for line in lines]
-    totals = _groups(
-        [replace(line, group=line.group[-2:]) for line in lines], 0, store.latencies(_query(window, ()))
-    )
+    modes = [replace(line, group=(line.group[-_FACTS_WIDTH], *line.group[-_FACTS_WIDTH:])) for line in lines]
+    tiers = [replace(line, group=(_answerer(line), *line.group[-_FACTS_WIDTH:])) for line in lines]
+    totals = _groups(lines, 0, store.latencies(_query(window, ())), trial_of)
     return LedgerReport(
         window=window,
         by=by,
@@ -228,13 +260,14 @@ def read_ledger(
         switched_on=tuple(switched_on),
         total=totals[0] if totals else Group((), _EMPTY, (), None),
         groups=tuple(groups),
-        by_tier=tuple(_groups(tiers, 1, {})),
-        by_mode=tuple(_groups(modes, 1, store.latencies(_query(window, ("mode",))))),
+        by_tier=tuple(_groups(tiers, 1, {}, trial_of)),
+        by_mode=tuple(_groups(modes, 1, store.latencies(_query(window, ("mode",))), trial_of)),
         hours=_span(hours),
         has_older=bool(hours) or bool(store.sums(Query())),
         store=where,
         budgets=tuple(budgets),
         at=at,
+        cascade=cascade,
     )
 
 
@@ -266,26 +299,61 @@ def _answerer(line: Line) -> str:
 
 
 def _groups(
-    lines: Iterable[Line], width: int, latencies: Mapping[tuple[str, ...], tuple[float, float]]
+    lines: Iterable[Line],
+    width: int,
+    latencies: Mapping[tuple[str, ...], tuple[float, float]],
+    trial_of: Callable[[Line], Trial | None],
 ) -> list[Group]:
-    """Return lines summed by their first `width` names, dearest first; the last two tell who answered."""
-    sums: dict[tuple[str, ...], Line] = {}
-    answered: dict[tuple[str, ...], dict[str, int]] = {}
+    """Return lines summed by their first `width` names, dearest first; the last are `_FACTS`."""
+    found: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        names = line.group[:width]
-        sums[names] = _plus(sums.get(names, replace(_EMPTY, group=names)), line)
-        by = answered.setdefault(names, {})
-        by[_answerer(line)] = by.get(_answerer(line), 0) + line.calls
-    found = [
-        Group(
-            names,
-            line,
-            tuple(sorted(answered[names].items(), key=lambda one: (-one[1], one[0]))),
-            latencies.get(names),
-        )
-        for names, line in sums.items()
-    ]
-    return sorted(found, key=lambda group: (-group.sums.baseline_nusd, -group.sums.calls, group.names))
+        found.setdefault(line.group[:width], []).append(line)
+    groups = [_group(names, some, latencies.get(names), trial_of) for names, some in found.items()]
+    return sorted(groups, key=lambda group: (-group.sums.baseline_nusd, -group.sums.calls, group.names))
+
+
+def _group(
+    names: tuple[str, ...],
+    lines: Sequence[Line],
+    latency: tuple[float, float] | None,
+    trial_of: Callable[[Line], Trial | None],
+) -> Group:
+    sums, answered = replace(_EMPTY, group=names), dict[str, int]()
+    for line in lines:
+        sums = _plus(sums, line)
+        if line.calls:
+            answered[_answerer(line)] = answered.get(_answerer(line), 0) + line.calls
+    by = sorted(answered.items(), key=lambda one: (-one[1], one[0]))
+    tried = sum(line.spent_nusd for line in lines if line.group[-_FACTS_WIDTH] == _TRIAL)
+    return Group(names, sums, tuple(by), latency, _quality(lines, trial_of), tried)
+
+
+def _quality(lines: Iterable[Line], trial_of: Callable[[Line], Trial | None]) -> str:
+    moved = [trial_of(line) for line in lines if line.moved]
+    trials = [trial for trial in moved if trial is not None]
+    if len(trials) < len(moved):
+        return NOT_MEASURED
+    weakest = min(trials, key=lambda trial: lower_bound(trial.agreed, trial.n), default=None)
+    return trial_words(weakest) if weakest is not None else AS_ASKED
+
+
+def _trials(store: Store, ladder: Ladder, at: float) -> Callable[[Line], Trial | None]:
+    """Return what finds the trial that tells of a line's moved calls, if one does."""
+    trials = store.evidence("").trials
+    baselines: dict[str, str] = {}
+
+    def trial_of(line: Line) -> Trial | None:
+        _, tag, asked, tier, served = line.group[-_FACTS_WIDTH:]
+        trial = trials.get((tag, tier))
+        if trial is None:
+            return None
+        if asked in AUTO or asked in ladder:
+            if tag not in baselines:
+                baselines[tag] = store.known(tag, (), at).baseline or ladder.top.model
+            asked = baselines[tag]
+        return trial if vouches(trial, served, asked, ladder) else None
+
+    return trial_of
 
 
 def _plus(ours: Line, other: Line) -> Line:
@@ -302,7 +370,7 @@ def ledger_lines(report: LedgerReport) -> list[str]:
     head = (
         f"leastwise report   {report.window}   {plural(sums.calls, 'call')}, all keys   mode: {report.mode}"
     )
-    if not sums.calls:
+    if not sums.calls and not sums.spent_nusd:
         return [*wrapped(head), *_empty_lines(report), *footer]
     return [
         *_observing_lines(report),
@@ -341,7 +409,7 @@ def _total_lines(report: LedgerReport) -> list[str]:
     saved = f"saved {money(sums.saved_nusd)} ({percent(sums.saved_nusd, sums.baseline_nusd, 1)}){how_saved}"
     return [
         *wrapped(f"spent {money(sums.spent_nusd)}   {as_asked}   {saved}"),
-        "re-priced at list, net of retries; no holdout, so not a measured sum",
+        "re-priced at list, net of checks and retries; no holdout, so not a measured sum",
     ]
 
 
@@ -411,12 +479,17 @@ def _share_lines(report: LedgerReport) -> list[str]:
 
 def _detail_lines(report: LedgerReport) -> list[str]:
     sums = report.total.sums
+    tried = [group.sums for group in report.by_mode if group.names == (_TRIAL,)]
     parts = {
-        "checks": sums.checks_nusd,
-        "discarded answers": sums.discarded_nusd,
+        "checks": sums.checks_nusd - sum(one.checks_nusd for one in tried),
+        "discarded answers": sums.discarded_nusd - sum(one.discarded_nusd for one in tried),
         "lost prompt cache": sums.lost_cache_nusd,
     }
+    if tried:
+        parts["trials"] = report.total.trials_nusd
     lines = labelled('in "spent"', "   ".join(f"{name} {show(nusd)}" for name, nusd in parts.items()))
+    if sums.checked:
+        lines += labelled("checked", _checked_words(report))
     if sums.could_move and not report.is_observing:
         part = percent(sums.could_move, sums.calls)
         lines += labelled("could move", f"{part} of calls, worth {show(sums.could_nusd)}, quality unknown")
@@ -434,7 +507,21 @@ def _detail_lines(report: LedgerReport) -> list[str]:
         lines += labelled(
             "! faults", f"{plural(sums.faults, 'call')} went as asked because something of ours failed"
         )
-    return [*lines, *_month_lines(report), *_loss_lines(report)]
+    lost = [line for label, text in cascade_lines(report.cascade) for line in labelled(label, text)]
+    return [*lines, *_month_lines(report), *_loss_lines(report), *_unchecked_lines(report), *lost]
+
+
+def _checked_words(report: LedgerReport) -> str:
+    """Return how many calls were checked and how many of them escalated; groups that escalate most."""
+    sums = report.total.sums
+    words = f"{percent(sums.checked, sums.calls)} of calls; {percent(sums.escalated, sums.calls)} escalated"
+    most = sorted(report.groups, key=lambda group: -group.sums.escalated / group.sums.calls)
+    named = [
+        f"{group.name} {percent(group.sums.escalated, group.sums.calls)}"
+        for group in most[:_GROUPS_SHOWN]
+        if group.sums.escalated and len(report.groups) > 1
+    ]
+    return f"{words}: {', '.join(named)}" if named else words
 
 
 def _latency_lines(report: LedgerReport) -> list[str]:
@@ -467,14 +554,20 @@ def _month_lines(report: LedgerReport) -> list[str]:
 def _loss_lines(report: LedgerReport) -> list[str]:
     lines = []
     for group in report.groups:
-        if group.sums.saved_nusd < 0:
+        if group.lost_nusd > 0:
             wasted = max(
                 (group.sums.discarded_nusd, "discarded answers"),
+                (group.sums.checks_nusd, "checks"),
                 (group.sums.lost_cache_nusd, "lost prompt cache"),
             )
             why = wasted[1] if wasted[0] else "dearer models than the baseline"
-            lines += labelled("! loss", f"{group.name} lost {show(-group.sums.saved_nusd)}: {why}")
+            lines += labelled("! loss", f"{group.name} lost {show(group.lost_nusd)}: {why}")
     return lines
+
+
+def _unchecked_lines(report: LedgerReport) -> list[str]:
+    names = ", ".join(group.name for group in report.unchecked)
+    return labelled("! unchecked", f"{names}: check it by a trial") if names else []
 
 
 # --- for machines ----------------------------------------------------------------------------------------
@@ -506,6 +599,7 @@ def ledger_json(report: LedgerReport) -> dict[str, Any]:
         "cache": look_ups_json(
             report.total.sums.cache_hits, report.total.sums.cache_misses, report.total.sums.cache_nusd
         ),
+        "cascade": cascade_json(report.cascade),
         "budgets": [account_json(one, ahead) for one, ahead in report.budgets],
         "store": report.store,
         "next": report.next,
@@ -536,6 +630,9 @@ def _group_json(group: Group, total: Line) -> dict[str, Any]:
         group.latency[0] if group.latency else None,
         group.latency[1] if group.latency else None,
         group.same_quality,
+        sums.checked,
+        sums.escalated,
+        to_usd(group.trials_nusd),
     )
     return dict(zip(CSV_COLUMNS, values, strict=True))
 

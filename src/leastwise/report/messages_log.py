@@ -22,7 +22,7 @@ from leastwise.compile import fit
 from leastwise.errors import ConfigError, LogError, RequestError, UnknownPriceError
 from leastwise.features import Features, estimate_tokens, read
 from leastwise.ladder import AUTO, Code, Decision, Ladder, deciding
-from leastwise.messages import JSON, Facts, Request, Usage
+from leastwise.messages import JSON, Facts, Request, Usage, text_of
 from leastwise.models import Models, canonical
 from leastwise.money import show, to_usd
 from leastwise.prices import PriceBook, baseline_cost, cheaper_tiers, cost
@@ -30,6 +30,7 @@ from leastwise.report.files import OnBad, unreadable
 from leastwise.report.table import aligned, dollars, labelled, percent, plural, share, wrapped
 from leastwise.report.window import days_text
 from leastwise.routing import Known, Policy, Router
+from leastwise.sse import assemble
 
 #: What to do after such a report.
 NEXT: Final = "leastwise on --percent 10"
@@ -133,13 +134,15 @@ def _sum(flows: Iterator[Flow] | Sequence[Flow]) -> Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
-    """One line: a request and what became of it."""
+class Logged:
+    """One line: a request and what became of it; `message` is empty where no answer is told."""
 
     request: Request
+    message: Mapping[str, JSON]
     facts: Facts
     at: datetime | None
     is_failed: bool
+    tag: str = ""
 
     @property
     def served(self) -> str:
@@ -176,20 +179,48 @@ def read_messages(
     fits = partial(fit, models=models, is_strict=on.strict)
     router = Router(ladder, on, prices=book, models=models, fits=fits)
     sums = _Sums(router, book, models, now)
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    sums.read(number, line, on_bad)
-    except OSError as error:
-        raise unreadable(path, error) from None
-    if not sums.lines:
-        message = f"{path}: not one of {plural(sums.bad_lines, 'line')} could be read"
-        raise LogError(message)
+
+    def count_bad(number: int, fault: str) -> None:
+        sums.bad_lines += 1
+        on_bad(number, fault)
+
+    for call in calls_in(path, count_bad):
+        sums.count(call)
     return sums.report()
 
 
-def _call(line: bytes) -> _Call:
+def calls_in(path: Path, on_bad: OnBad) -> Iterator[Logged]:
+    """Yield what each line of a file says.
+
+    Args:
+        path: JSON lines.
+        on_bad: Told each line that cannot be read.
+
+    Raises:
+        LogError: the file cannot be read, or not one line of it.
+    """
+    good, bad = 0, 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    call = _call(line)
+                except ValueError as error:
+                    bad += 1
+                    on_bad(number, str(error))
+                else:
+                    good += 1
+                    yield call
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if not good:
+        message = f"{path}: not one of {plural(bad, 'line')} could be read"
+        raise LogError(message)
+
+
+def _call(line: bytes) -> Logged:
     """Return what a line says.
 
     Raises:
@@ -207,13 +238,23 @@ def _call(line: bytes) -> _Call:
     if not isinstance(body, dict):
         message = f"request: expected an object, got {type(body).__name__}"
         raise ValueError(message)  # noqa: TRY004 - as above
-    answer = value.get("response") if "request" in value else None
+    answer: JSON = value.get("response") if "request" in value else None
+    if isinstance(answer, str):  # a stream's events, as they came
+        answer = assemble(answer.encode("utf-8", "replace"))
+    betas = value.get("betas")
     try:
-        request = Request.of(body)
-        facts = Facts.read(answer) if isinstance(answer, dict) else Facts()
+        request = Request.of(body, betas=[str(beta) for beta in betas] if isinstance(betas, list) else ())
     except RequestError as error:
         raise ValueError(str(error)) from None
-    return _Call(request, facts, _moment(value.get("at")), value.get("error") is not None)
+    told: dict[str, JSON] = answer if isinstance(answer, dict) else {}
+    return Logged(
+        request,
+        told,
+        Facts.read(told) if told else Facts(),
+        _moment(value.get("at")),
+        value.get("error") is not None,
+        text_of(value, "tag"),
+    )
 
 
 def _moment(at: JSON) -> datetime | None:
@@ -240,7 +281,6 @@ class _Sums:
     book: PriceBook
     models: Models
     now: datetime
-    lines: int = 0
     bad_lines: int = 0
     estimated: int = 0
     undated: int = 0
@@ -252,21 +292,14 @@ class _Sums:
     unpriced: dict[str, int] = field(default_factory=dict)
     pins: dict[str, str] = field(default_factory=dict)
 
-    def read(self, number: int, line: bytes, on_bad: OnBad) -> None:
-        """Count one line, or tell what is wrong with it."""
-        try:
-            call = _call(line)
-        except ValueError as error:
-            self.bad_lines += 1
-            on_bad(number, str(error))
-            return
-        self.lines += 1
+    def count(self, call: Logged) -> None:
+        """Count one line."""
         if call.is_failed:
             self.failed += 1
         else:
             self._add(call)
 
-    def _add(self, call: _Call) -> None:
+    def _add(self, call: Logged) -> None:
         request = call.request
         if request.model in AUTO or request.model in self.router.ladder:
             # What routing did then is done; the question is what it would do with the model that answered.
@@ -297,7 +330,7 @@ class _Sums:
         known = self.models.get(model)
         return Usage(input_tokens=estimate_tokens(features, known.tokenizer if known is not None else "old"))
 
-    def _pin(self, call: _Call, decision: Decision) -> None:
+    def _pin(self, call: Logged, decision: Decision) -> None:
         """Remember who would have made the answer's tool calls: the rest of the loop stays there."""
         self.pins.update(dict.fromkeys(call.facts.tool_use_ids, decision.model))
         while len(self.pins) > _MOST_PINS:
@@ -321,7 +354,7 @@ class _Sums:
         )
         return spent, spent - would.nusd
 
-    def _note(self, call: _Call) -> None:
+    def _note(self, call: Logged) -> None:
         self.estimated += not call.facts.model
         if call.at is None:
             self.undated += 1

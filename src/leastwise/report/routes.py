@@ -14,18 +14,21 @@ from datetime import date, datetime
 from functools import partial
 from typing import Any, Final
 
+from leastwise.build import Plans
+from leastwise.cascade import JUDGE, NO_EVIDENCE, NO_PLAN, Evidence, Plan
 from leastwise.catalogue import known_models
 from leastwise.compile import fit
 from leastwise.config import Config, policy, price_book
 from leastwise.features import Features, read
-from leastwise.ladder import Code, Decision, Ladder, Task, deciding
+from leastwise.ladder import Code, Decision, Ladder, Task, Tier, deciding
 from leastwise.messages import Request, Usage
 from leastwise.models import Models
 from leastwise.money import show, to_usd
 from leastwise.prices import PriceBook, baseline_cost, check_ladder, cost
 from leastwise.report.table import aligned, dollars, labelled, percent, plural, wrapped
 from leastwise.report.window import days_text
-from leastwise.routing import NONE, Explanation, Router
+from leastwise.routing import NONE, Explanation, Known, Router
+from leastwise.routing.climbing import Asked, Climber
 
 #: Tokens of an answer whose size nobody told.
 ASSUMED_OUTPUT_TOKENS: Final = 300
@@ -41,10 +44,12 @@ PHASES: Final[Mapping[str, tuple[Code, ...]]] = {
         Code.SIGNALS,
         Code.STANDARD,
         Code.ADVISED,
+        Code.CASCADE,
         Code.UNSURE,
     ),
-    "adjust": (Code.RAISED,),
+    "adjust": (Code.FLOOR, Code.RAISED),
     "limit": (Code.NOT_ALLOWED, Code.CEILING, Code.BUDGET_CEILING, Code.BUDGET_DEFERRED, Code.UNFIT),
+    "begin": (Code.BREAK_EVEN,),
     "cache": (Code.CACHE,),
     "fit": (Code.ADAPTED,),
     "mode": (Code.OBSERVED, Code.OFF, Code.NOT_IN_SHARE, Code.OPTED_OUT),
@@ -58,6 +63,8 @@ _IDLE: Final = {
     "mode": "",
 }
 _NOT_MEASURED: Final = "not measured"
+#: In any share that is switched on, and no probe of a cascade that does not pay.
+_DRAW: Final = 0.0001
 #: Of the classifier's likeliest types, and of the features that push them.
 _TYPES_SHOWN: Final = 3
 _PUSHES_SHOWN: Final = 12
@@ -75,6 +82,8 @@ class Route:
         baseline_nusd: Price at the baseline.
         would_nusd: While observing: price at the model that routing would choose.
         features: What was read off the request.
+        plan: What its answer would have to pass.
+        begins: Why beginning at this tier pays, where dearer ones may follow and that was asked for.
         weighing: What the classifier made of it, where that was asked for and it is used.
     """
 
@@ -85,14 +94,21 @@ class Route:
     baseline_nusd: int
     would_nusd: int
     features: Features
+    plan: Plan = NO_PLAN
+    begins: str = ""
     weighing: Explanation | None = None
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The checks of its answer; none where nothing could follow from them."""
+        return tuple(check.name for check in self.plan.checks) if self.decision.climbs else ()
 
 
 class Planner:
     """Decides and prices requests as a configured client would, without sending them.
 
     The ledger is not asked: a learned baseline, a pinned tool call and corrected token
-    estimates are a client's to know.
+    estimates are a client's to know. How checks went so far can be told (`evidence`).
 
     Args:
         config: The configuration.
@@ -115,6 +131,7 @@ class Planner:
         rules = policy(config)
         if is_on and rules.mode != "off":
             rules = replace(rules, mode="enforce", percent=100, switches=())
+        self.plans = Plans(config)
         self.book: PriceBook = price_book(config)
         self.models: Models = known_models(config.cache_folder, config.base_urls)
         check_ladder(config.ladder, now, self.book)
@@ -128,20 +145,26 @@ class Planner:
         self._now = now
         self._assumed = assume_output_tokens
 
-    def route(self, request: Request, task: Task, *, weighs: bool = False) -> Route:
+    def route(
+        self, request: Request, task: Task, *, weighs: bool = False, evidence: Evidence = NO_EVIDENCE
+    ) -> Route:
         """Return where `request` would go.
 
         Args:
             request: Any request.
             task: What the caller tells of it.
             weighs: Whether to tell what the classifier makes of it, too.
+            evidence: How the checks went so far.
 
         Raises:
             ConfigError: the task names a tier that does not exist.
             UnknownPriceError: a model has no price.
         """
-        features = read(request, task)
-        decision = self.router.decide(request, task, now=self._now, features=features)
+        features, plan = read(request, task), self.plans(task)
+        known = Known(evidence=evidence)
+        decision = self.router.decide(
+            request, task, known=known, now=self._now, features=features, plan=plan, draw=_DRAW
+        )
         told = task.output_tokens
         cap = request.max_tokens
         assumed = min(self._assumed, cap) if cap is not None and cap > 0 else self._assumed
@@ -154,8 +177,19 @@ class Planner:
             baseline_nusd=self._repriced(usage, decision, decision.baseline.model),
             would_nusd=self._repriced(usage, decision, decision.would) if decision.would else 0,
             features=features,
+            plan=plan,
+            begins=self._begins(plan, known, decision, told) if weighs else "",
             weighing=self.router.teller.weigh(features) if weighs else None,
         )
+
+    def _begins(self, plan: Plan, known: Known, made: Decision, output_tokens: int | None) -> str:
+        if not (plan.checks and plan.governs and made.climbs):
+            return ""
+        tokens = made.input_tokens
+        plan = plan if made.is_judged else plan.unjudged
+        asked = Asked(plan, known, made.task_type, lambda _: tokens, output_tokens, self._now)
+        tiers = (Tier(made.tier, made.model, made.upstream), *made.climbs)
+        return Climber(self.book, self.models).begin(asked, tiers, 1.0).words
 
     def _repriced(self, usage: Usage, decision: Decision, model: str) -> int:
         tier = self.router.ladder.of_model(model)
@@ -213,8 +247,15 @@ def explain_lines(route: Route) -> list[str]:
         for reason in reasons:
             moved = f"{reason.before} > {reason.after}" if reason.before != reason.after else reason.after
             lines += labelled(f"  {phase}", f"{reason.words} [{reason.code}] {moved}")
-        if not reasons and _IDLE[phase]:
-            lines += labelled(f"  {phase}", _IDLE[phase])
+        idle = route.begins if phase == "begin" else _IDLE[phase]
+        if not reasons and idle:
+            lines += labelled(f"  {phase}", idle)
+    if route.checks:
+        often = "" if route.decision.is_judged else f", {route.plan.probes:.0%} of such calls"
+        judge = f"{JUDGE} ({route.plan.judge}{often})"
+        lines += labelled("  checks", ", ".join(judge if name == JUDGE else name for name in route.checks))
+        tiers = ", then ".join(map(str, route.decision.climbs))
+        lines += labelled("  climbs", f"to {tiers}, where they do not accept the answer")
     return [*lines, *_weighing_lines(route.weighing)] if route.weighing is not None else lines
 
 
@@ -294,6 +335,9 @@ def route_json(route: Route, *, explains: bool = False) -> dict[str, Any]:
         "baseline_usd": to_usd(route.baseline_nusd),
         "would": made.would,
         "same_quality": "as asked" if made.model == made.baseline.model else _NOT_MEASURED,
+        "checks": list(route.checks),
+        "is_judged": route.decision.is_judged,
+        "climbs": [str(tier) for tier in made.climbs],
     }
     if not explains:
         return value

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from leastwise.budget import Purse, Standing
+from leastwise.cascade import NO_EVIDENCE, Evidence
 from leastwise.errors import ConfigError
 from leastwise.features import Role
 from leastwise.ladder import COMPLEXITIES, MODES, Complexity, Ladder, Mode
@@ -254,6 +255,9 @@ class Known:
         standings: How the accounts that may pay for it stand, by their ids.
         raised: Money added to budgets for now, by the budget's name.
         purse: What budgets say of it.
+        evidence: How its checks went so far.
+        floor: The tier that its session escalated to last, or "".
+        floor_at: When it did, seconds since the epoch.
     """
 
     pins: Mapping[str, str] = field(default_factory=dict)
@@ -265,3 +269,6 @@ class Known:
     standings: Mapping[str, Standing] = field(default_factory=dict)
     raised: Mapping[str, int] = field(default_factory=dict)
     purse: Purse = field(default_factory=Purse)
+    evidence: Evidence = NO_EVIDENCE
+    floor: str = ""
+    floor_at: float = 0.0

@@ -9,7 +9,8 @@ with the baseline.
 *Limit*, always: the allowed tiers, the asked model as ceiling, the ceilings of budgets (critical tasks
 are exempt, and inside a tool loop they wait for the next human turn), what fits the request.
 Last, among what is within these limits, a move down is weighed against the prompt cache it
-would leave: an adjustment, made when it is known where the move would really go.
+would leave: an adjustment, made when it is known where the move would really go. So is where an answer
+that is going to be checked begins (`climbing`), and how far it may climb.
 
 Every phase that had a say leaves a `Reason`. Words quote configured phrases and numbers,
 never a prompt. No text can raise a caller above the allowed tiers.
@@ -19,12 +20,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from fnmatch import translate
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from leastwise.cascade import NO_PLAN, Plan
 from leastwise.compile import Fit
 from leastwise.errors import UnknownPriceError
 from leastwise.features import Features, estimate_tokens, read, reference_tokens
@@ -46,6 +49,7 @@ from leastwise.messages import Request
 from leastwise.models import Model, Models, canonical, load_models
 from leastwise.prices import DEFAULT_PROVIDER, PriceBook, cheaper_tiers, load_prices
 from leastwise.routing.classifier import Classifier
+from leastwise.routing.climbing import Asked, Climber, is_doubted
 from leastwise.routing.policy import BASELINE, Known, Policy, Rule
 from leastwise.routing.signals import read_signals, too_much_for_simple, too_much_for_standard
 from leastwise.routing.telling import Teller, Told
@@ -59,6 +63,7 @@ _NO_TASK: Final = Task()
 _NOTHING_KNOWN: Final = Known()
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _ASSUMED_MAX_TOKENS: Final = 1024  # of a request given as a bare prompt
+_OTHER_DRAW: Final = 7919.0  # makes of the draw for a share one for something else
 _MOST_REMEMBERED: Final = 256  # asked models come from callers: bound what they can fill
 _WHOLE: Final = 100
 #: Why a request stays with its model, whatever a budget can cover: a tier that refused it would again.
@@ -96,6 +101,9 @@ class _Case:
     is_pinned: bool = False
     by_signals: bool = False
     held: Held | None = None
+    plan: Plan = NO_PLAN
+    climbs: tuple[Tier, ...] = ()
+    is_judged: bool = True
     reasons: list[Reason] = field(default_factory=list)
     description: Scan | None = None
     ask: Scan | None = None
@@ -156,6 +164,7 @@ class Router:
         self._prices = prices or load_prices()
         self._models = models or load_models()
         self._scales = Scales(self._prices, self._models)
+        self._climber = Climber(self._prices, self._models)
         self._fits = fits
         self._named = {tier.name: tier for tier in ladder}
         self._ranks = {tier.name: rank for rank, tier in enumerate(ladder)}
@@ -181,6 +190,7 @@ class Router:
         draw: float = 0.0,
         headers: Mapping[str, str] = _NO_HEADERS,
         features: Features | None = None,
+        plan: Plan = NO_PLAN,
     ) -> Decision:
         """Return which model answers, and why.
 
@@ -192,6 +202,7 @@ class Router:
             draw: A number from 0 to 1, drawn by the caller; below the policy's share is in it.
             headers: The caller's headers, names in lower case.
             features: Those of the request, where they were read already.
+            plan: What its answer has to pass.
 
         Raises:
             ConfigError: the task names a tier that does not exist.
@@ -211,22 +222,20 @@ class Router:
             baseline = Baseline(asked, "asked")
             here = last = self.ladder.serving(asked)
         case = _Case(request, task, features, known, headers, now or datetime.now(UTC), is_auto, last, here)
+        case.plan = plan
         if is_auto:
-            return self._decide_auto(case, baseline)
+            return self._decide_auto(case, baseline, draw)
         return self._decide_named(case, baseline, draw)
 
     # --- which request is ours to decide -------------------------------------------------------------
 
-    def _decide_auto(self, case: _Case, baseline: Baseline) -> Decision:
+    def _decide_auto(self, case: _Case, baseline: Baseline, draw: float) -> Decision:
         """Choose among all allowed tiers; switched off, what the tier's name says, else the baseline."""
         case.choices = self._allowed
         is_off = self._mode("", case.task, 0.0)[0] == "off"
         is_routed = not is_off and case.task.route
         if is_routed:
-            self._choose(case)
-            self._adjust(case)
-            self._limit(case)
-            self._weigh_cache(case)
+            self._go_through(case, draw)
             self._say_adapted(case)
             return self._decision(case, "auto", baseline, self._last_resort(case).model)
         if case.here.model in self._named:
@@ -252,10 +261,11 @@ class Router:
             return self._decision(case, "off", baseline, asked.model)
         cheaper = self._cheaper_than(asked.model, case.at)
         case.choices = cheaper if self.policy.allowed_tiers is None else self._within(cheaper)
-        self._choose(case)
-        self._adjust(case)
-        self._limit(case)
-        self._weigh_cache(case)
+        if mode != "enforce" or not is_in_share:
+            case.plan = (
+                NO_PLAN  # what is only observed is not checked, and what it would save is told without
+            )
+        self._go_through(case, draw)
         is_in_loop = case.is_pinned and case.here is not asked  # which ends on the model it began on
         if mode == "enforce" and (is_in_share or is_in_loop):
             self._say_adapted(case)
@@ -267,6 +277,14 @@ class Router:
         else:
             case.go(asked, Code.OBSERVED, f"observed: as asked{could}")
         return self._decision(case, "observe", baseline, asked.model, would)
+
+    def _go_through(self, case: _Case, draw: float) -> None:
+        """Take a request through the phases."""
+        self._choose(case)
+        self._adjust(case)
+        self._limit(case)
+        self._climb(case, draw)
+        self._weigh_cache(case)
 
     def _within(self, tiers: tuple[Tier, ...]) -> tuple[Tier, ...]:
         return tuple(tier for tier in tiers if tier.name in self._may)
@@ -308,7 +326,10 @@ class Router:
         if self._ruled(case) or self._predicted(case) or self._sized(case) or self._advised(case):
             return
         case.is_sure = False
-        if self.policy.unsure == BASELINE:
+        if case.plan.checks and case.choices:
+            names = ", ".join(check.name for check in case.plan.checks)
+            case.go(case.choices[0], Code.CASCADE, f"unsure: cheapest first, checked ({names})")
+        elif self.policy.unsure == BASELINE:
             kept = "as asked" if not case.is_auto else f"baseline {case.last.model}"
             case.go(case.last, Code.UNSURE, f"unsure, so not cheap: {kept}")
         else:
@@ -411,13 +432,28 @@ class Router:
 
     def _adjust(self, case: _Case) -> None:
         """Raise what was taken for less than its size and kind say; never what was forced or pinned."""
-        if case.is_forced or case.is_pinned or case.by_signals or self.policy.is_reference:
+        if case.is_forced or case.is_pinned:
+            return
+        self._keep_floor(case)
+        if case.by_signals or self.policy.is_reference:
             return
         limits = self.policy.signals
         if case.complexity == "simple":
             self._raise(case, "standard", too_much_for_simple(case.features, self._tokens(case), limits))
         elif case.complexity == "standard":
             self._raise(case, "complex", too_much_for_standard(case.features, limits))
+
+    def _keep_floor(self, case: _Case) -> None:
+        """Stay at the tier that the conversation escalated to lately, one lower for each time that passes."""
+        known, step_s = case.known, case.plan.floor_s
+        if not case.plan.checks or known.floor not in self._ranks or step_s <= 0:
+            return
+        past_s = max(0.0, case.at.timestamp() - known.floor_at)
+        rank = self._ranks[known.floor] - int(past_s / step_s)
+        allowed = [tier for tier in case.choices if self._ranks[tier.name] <= rank]
+        if allowed and self._ranks[allowed[-1].name] > self._ranks.get(case.here.name, len(self._ranks)):
+            words = f"this conversation escalated to {known.floor} {past_s / 60:.0f} min ago"
+            case.go(allowed[-1], Code.FLOOR, words)
 
     def _raise(self, case: _Case, complexity: Complexity, why: str) -> None:
         if not why:
@@ -523,6 +559,44 @@ class Router:
             if tier.name not in self._ranks or self._ranks[tier.name] <= self._ranks.get(here.name, -1):
                 return
 
+    # --- the cascade ---------------------------------------------------------------------------------
+
+    def _climb(self, case: _Case, draw: float) -> None:
+        """Begin where a checked answer is expected to cost least, and note which tiers may follow.
+
+        Not inside a tool loop, and where a tier is forced only by a check that this very task asks for.
+        What routing is sure of is not judged, for a judge costs about as much as a cheap answer: the free
+        checks are enough, and now and then a judgement, by which it is seen whether that holds. Where it
+        turns out not to, what follows is judged as what routing is unsure of.
+        """
+        plan, other_draw = case.plan, draw * _OTHER_DRAW % 1
+        is_asked = case.task.check is not None
+        is_sure = case.is_sure and not is_doubted(case.known.evidence, case.task_type, case.here)
+        if plan.is_judged and plan.governs and is_sure and not is_asked:
+            case.is_judged = other_draw < plan.probes
+            plan = plan.unjudged
+        if case.features.in_tool_loop or case.is_pinned or (case.is_forced and not is_asked):
+            return
+        if not case.plan.checks and plan.overloaded == "fail":
+            return
+        most = self._scales.price(self.ladder[plan.escalate_to], case.at) if plan.escalate_to else None
+        dearer = [
+            tier
+            for tier in sorted(self._dearer(case), key=lambda tier: self._scales.price(tier, case.at))
+            if most is None or self._scales.price(tier, case.at) <= most
+        ]
+        if dearer and case.plan.checks and plan.governs:
+            told = case.features.expected_output_tokens
+            asked = Asked(plan, case.known, case.task_type, partial(self._tokens, case), told, case.at)
+            tiers = (case.here, *dearer)
+            start = self._climber.begin(asked, tiers, other_draw)
+            if case.is_forced:
+                start = replace(start, index=0)
+            elif start.index or start.is_probe:
+                case.go(tiers[start.index], Code.BREAK_EVEN, start.words)
+            dearer = [tiers[place] for place in start.onward]
+        case.climbs = tuple(dearer)
+
     # --- the prompt cache ----------------------------------------------------------------------------
 
     def _weigh_cache(self, case: _Case) -> None:
@@ -541,6 +615,8 @@ class Router:
             tier, words = self._scales.weigh(talk, case.here, dearer)
             if words:
                 case.go(tier, Code.CACHE, words)
+                if tier in case.climbs:
+                    case.climbs = case.climbs[case.climbs.index(tier) + 1 :]
 
     def _dearer(self, case: _Case) -> list[Tier]:
         """Return the tiers that may answer, fit, and cost more than the one chosen."""
@@ -591,6 +667,8 @@ class Router:
             baseline=baseline,
             input_tokens=self._tokens(case, model.tokenizer if model is not None else "old"),
             held=case.held,
+            climbs=case.climbs,
+            is_judged=case.is_judged,
         )
 
     def below(self, request: Request, task: Task, decision: Decision, now: datetime) -> Tier | None:

@@ -23,7 +23,7 @@ import os
 import re
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
@@ -50,7 +50,8 @@ from leastwise.messages import LEFT_OUT, Facts, Held, Reply, Request, Usage, tex
 from leastwise.sdk import hook
 from leastwise.sdk.responses import BudgetStatusError, replaying
 from leastwise.sdk.results import hear
-from leastwise.sdk.taps import attach, listeners_of
+from leastwise.sdk.shadows import Beside, Overheard, Read, message_of
+from leastwise.sdk.taps import Reading, attach, listeners_of
 from leastwise.sse import Tap
 from leastwise.steps import Send, Steps
 
@@ -131,7 +132,7 @@ class _Routing:
         """Return the request that the prepared options hold, and the exchange that answers it."""
         headers, secrets = self._leastwise_headers(options)
         request = Request.of(
-            options.json_data, version=headers.get("anthropic-version", ""), betas=_betas_in(headers)
+            options.json_data, version=headers.get("anthropic-version", ""), betas=betas_in(headers)
         )
         self._leastwise_list_models()
         retries = options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
@@ -145,6 +146,16 @@ class _Routing:
         )
         return request, exchange(call, self.leastwise.terms)
 
+    def _leastwise_beside(
+        self, options: Any, request: Request, task: Task | None, send: Any
+    ) -> Beside | None:
+        """Return what tries an answer on another tier, where a trial of its tag is open."""
+        trial = self.leastwise.trials.of(task.tag if task is not None else None)
+        if trial is None:
+            return None
+        ask = partial(self._leastwise_run, options, request, send=send)  # type: ignore[attr-defined]  # of each client
+        return Beside(self.leastwise, trial, request, ask)
+
     def _leastwise_batch(self, options: Any) -> tuple[Request, Steps[batch.Accepted]]:
         """Return the batch that the prepared options hold, and what sends it."""
         (headers, _), retries = self._leastwise_headers(options), options.get_max_retries(self.max_retries)  # type: ignore[attr-defined]  # the SDK's
@@ -154,7 +165,7 @@ class _Routing:
             None,
             endpoint=batch.ENDPOINT,
             version=headers.get("anthropic-version", ""),
-            betas=_betas_in(headers),
+            betas=betas_in(headers),
         )
         call = self.leastwise.call(request, Task(), max_retries=retries, headers=headers)
         is_off = self.leastwise.config.mode == "off"
@@ -191,11 +202,12 @@ class _Routing:
         if step.is_own:
             plain = {name: step.request.get(name) for name in step.request.names}
             of_key = [beta for beta in known if beta.startswith(_OAUTH)]
+            needed = dict.fromkeys((*step.request.betas, *of_key))
             return type(options).construct(
                 method="post",
                 url=_PATH,
                 json_data=plain,
-                headers=self._leastwise_with_betas({}, of_key),
+                headers=self._leastwise_with_betas({}, [*needed]),
                 timeout=options.timeout,
                 max_retries=0,
             )
@@ -209,7 +221,7 @@ class _Routing:
             # The caller's secrets are for the caller's upstream, whose client's own headers stay there too.
             headers = {name: value for name, value in headers.items() if not _SECRET.search(name)}
             _keep_ours(headers)  # that client does not
-            known = _betas_in(headers)
+            known = betas_in(headers)
         if set(known) != set(step.request.betas):
             headers = self._leastwise_with_betas(headers, step.request.betas)
         if has_own or headers:  # an empty one of the caller's must not come back with what was taken out
@@ -314,15 +326,35 @@ class _SyncRouting(_Routing, hook.Sync):
 
     def close(self) -> None:
         """Close the connections, those to other upstreams too."""
+        self.leastwise.trials.close()
         try:
             super().close()  # type: ignore[misc]  # the class mixed with
         finally:
             for other in self.leastwise.others_of(self._client):  # type: ignore[attr-defined]  # the SDK's
                 other.close()
 
+    def feedback(self, of: object, *, ok: bool, note: str = "") -> None:
+        """Say whether an answer was acceptable: it counts in calibrations, and for or against its tier.
+
+        Args:
+            of: A message, a stream that was read, a raw response or an outcome; or an exchange id, a
+                `msg_...` id or a `request-id`.
+            ok: Whether it was.
+            note: What to remember of it; kept in the ledger.
+
+        Raises:
+            StoreError: the ledger knows no such call, or cannot be written.
+        """
+        self.leastwise.feedback(_said_of(of), ok=ok, note=note)
+
     def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
         """Answer a message by an exchange."""
-        return self._leastwise_run(options, *self._leastwise_call(options, task), send)
+        request, steps = self._leastwise_call(options, task)
+        payload = self._leastwise_run(options, request, steps, send)
+        beside = self._leastwise_beside(options, request, task, send)
+        if beside is not None:
+            _overheard(payload, beside.on_thread)
+        return payload
 
     def leastwise_batch(self, options: Any, send: Any) -> Any:
         """Have a batch accepted."""
@@ -373,15 +405,25 @@ class _AsyncRouting(_Routing, hook.Async):
 
     async def close(self) -> None:
         """Close the connections, those to other upstreams too."""
+        await self.leastwise.trials.aclose()
         try:
             await super().close()  # type: ignore[misc]  # the class mixed with
         finally:
             for other in self.leastwise.others_of(self._client):  # type: ignore[attr-defined]  # the SDK's
                 await other.close()
 
+    async def feedback(self, of: object, *, ok: bool, note: str = "") -> None:
+        """Say whether an answer was acceptable; see `_SyncRouting.feedback`."""
+        await asyncio.to_thread(self.leastwise.feedback, _said_of(of), ok=ok, note=note)
+
     async def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
         """Answer a message by an exchange."""
-        return await self._leastwise_run(options, *self._leastwise_call(options, task), send)
+        request, steps = self._leastwise_call(options, task)
+        payload = await self._leastwise_run(options, request, steps, send)
+        beside = self._leastwise_beside(options, request, task, send)
+        if beside is not None:
+            _overheard(payload, beside.on_loop)
+        return payload
 
     async def leastwise_batch(self, options: Any, send: Any) -> Any:
         """Have a batch accepted; reading a hundred thousand requests must not stop the event loop."""
@@ -434,7 +476,8 @@ def _reply(payload: Any) -> Reply:
     if response is not None:
         request_id = response.headers.get("request-id", "")
         if not response.is_stream_consumed:
-            return Reply(Held(payload), request_id=request_id)
+            held = Held(payload, Reading(response), is_stream=_is_events(response))
+            return Reply(held, request_id=request_id)
         return Reply(payload, _facts_of(response), request_id=request_id, body=lambda: response.content)
     if isinstance(payload, dict):
         return Reply(payload, Facts.read(payload))
@@ -457,6 +500,7 @@ def _reply(payload: Any) -> Reply:
         facts,
         request_id=str(getattr(payload, "_request_id", "") or ""),
         body=partial(_body_of, payload) if is_whole else None,
+        read=payload.to_dict if is_whole else None,
     )
 
 
@@ -482,7 +526,7 @@ def _keep_ours(headers: Any) -> None:
         del headers[name]
 
 
-def _betas_in(headers: Mapping[str, Any]) -> list[str]:
+def betas_in(headers: Mapping[str, Any]) -> list[str]:
     """Return the betas that headers, names in lower case, ask for."""
     return [beta.strip() for beta in str(headers.get(_BETA) or "").split(",") if beta.strip()]
 
@@ -500,9 +544,13 @@ def _list_models(runtime: Runtime, base_url: str, named: Mapping[str, Any]) -> N
 
 def _facts_of(response: Any) -> Facts:
     """Return the facts of a response that has been read."""
-    tap = Tap(is_stream=_EVENTS in response.headers.get("content-type", ""))
+    tap = Tap(is_stream=_is_events(response))
     tap.feed(response.content)
     return tap.finish()
+
+
+def _is_events(response: Any) -> bool:
+    return _EVENTS in response.headers.get("content-type", "")
 
 
 def response_of(payload: Any) -> Any:
@@ -519,9 +567,7 @@ def _deliver(result: drivers.Result) -> Any:
     if isinstance(result.payload, _Unreadable):
         raise result.payload.error
     if result.is_live:
-        response = response_of(result.payload)
-        result.life.relay(is_stream=_EVENTS in response.headers.get("content-type", ""))
-        attach(response, result.life)
+        attach(response_of(result.payload), result.life)
     else:
         _told(result.payload, result.life.outcome)
     return result.payload
@@ -548,23 +594,68 @@ def outcome(of: object, *, client: Any = None) -> Outcome | None:
     Returns:
         The outcome; None while a stream is still being read, or when nothing is known of it.
     """
-    response = getattr(of, "response", None) or response_of(of)
-    for told in (of, response):
-        known = getattr(told, _OUTCOME, None)
-        if isinstance(known, Outcome):
-            return known
-    lives = [one for one in listeners_of(response) if isinstance(one, drivers.Life)]
-    life = lives[0] if lives else None
-    if life is not None and life.outcome is not None:
-        return life.outcome
-    any_id = of if isinstance(of, str) else life.exchange_id if life is not None else getattr(of, "id", None)
-    if not isinstance(any_id, str):
+    known, any_id = _found_on(of)
+    if known is not None:
+        return known
+    if any_id is None:
         return None
     if client is not None:
         runtime: Runtime = client.leastwise
         return runtime.outcome(any_id)
     with Runtime.open() as runtime:
         return runtime.outcome(any_id)
+
+
+def _life_of(response: Any) -> drivers.Life | None:
+    return next((one for one in listeners_of(response) if isinstance(one, drivers.Life)), None)
+
+
+def _outcome_in(of: object, response: Any, life: drivers.Life | None) -> Outcome | None:
+    for told in (of, response):
+        known = getattr(told, _OUTCOME, None)
+        if isinstance(known, Outcome):
+            return known
+    return life.outcome if life is not None else None
+
+
+def _overheard(payload: Any, tell: Callable[[Read], None]) -> None:
+    """Have somebody told the answer that the SDK's object holds: now, or when its stream has been read."""
+    response = response_of(payload)
+    life = _life_of(response)
+    known = _outcome_in(payload, response, life)
+
+    def told(read: Callable[[], bytes]) -> None:
+        tell(lambda: (message_of(read()), known or (life.outcome if life is not None else None)))
+
+    if response is None:
+        told(_reply(payload).body or bytes)
+    elif response.is_stream_consumed:
+        told(lambda: response.content)
+    else:
+        attach(response, Overheard(lambda body: told(lambda: body)))
+
+
+def _found_on(of: object) -> tuple[Outcome | None, str | None]:
+    """Return the outcome that an object of the SDK's carries, and an id by which the ledger knows it."""
+    response = getattr(of, "response", None) or response_of(of)
+    life = _life_of(response)
+    any_id = of if isinstance(of, str) else life.exchange_id if life is not None else getattr(of, "id", None)
+    return _outcome_in(of, response, life), any_id if isinstance(any_id, str) else None
+
+
+def _said_of(of: object) -> str:
+    """Return the id of the request that feedback is of.
+
+    Raises:
+        TypeError: it is neither an answer nor an id.
+    """
+    known, any_id = (of, None) if isinstance(of, Outcome) else _found_on(of)
+    if known is not None:
+        return known.exchange
+    if any_id is None:
+        message = f"feedback of {type(of).__name__}: expected a message, a stream, an outcome or an id"
+        raise TypeError(message)
+    return any_id
 
 
 class _Tasked:

@@ -1,7 +1,8 @@
 """Writing down what a client sends and receives, and nothing else.
 
-One JSON line per message: `at`, `request`, and `response` or `error`; `report FILE`
-reads them. What cannot be written down is logged, and the caller gets the answer.
+One JSON line per message: `at`, `request`, and `response` or `error`, with the task's `tag` and the `betas`
+asked for where there are any; `report FILE` and `trial --from FILE` read them. What cannot be written down
+is logged, and the caller gets the answer.
 Unlike the ledger it holds the text of prompts and answers: the caller asked for that
 by name, and the file is readable by its owner only.
 """
@@ -25,7 +26,7 @@ from leastwise.errors import UpstreamFailure
 from leastwise.ladder import Task
 from leastwise.messages import JSON
 from leastwise.sdk import hook
-from leastwise.sdk.dropin import recast, response_of
+from leastwise.sdk.dropin import betas_in, recast, response_of
 from leastwise.sdk.taps import attach
 from leastwise.sse import Events
 
@@ -101,7 +102,7 @@ class _SyncRecording(_Recording, hook.Sync):
 
     def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
         """Answer a message and write it down."""
-        page = _Page(self.leastwise_book, options)
+        page = _Page(self.leastwise_book, options, task)
         try:
             payload = super().leastwise_message(options, task, send)
         except BaseException as error:
@@ -115,7 +116,7 @@ class _AsyncRecording(_Recording, hook.Async):
 
     async def leastwise_message(self, options: Any, task: Task | None, send: Any) -> Any:
         """Answer a message and write it down."""
-        page = _Page(self.leastwise_book, options)
+        page = _Page(self.leastwise_book, options, task)
         try:
             payload = await super().leastwise_message(options, task, send)
         except BaseException as error:
@@ -127,9 +128,11 @@ class _AsyncRecording(_Recording, hook.Async):
 class _Page:
     """One message being written down; also hears a live response."""
 
-    def __init__(self, book: _Book, options: Any) -> None:
+    def __init__(self, book: _Book, options: Any, task: Task | None) -> None:
         self._book = book
         self._request: Mapping[str, JSON] = options.json_data
+        about = {"tag": task.tag if task is not None else None, "betas": _betas_of(options)}
+        self._about = {name: value for name, value in about.items() if value}
         self._is_stream = False
         self._body = bytearray()
         self._is_open = True
@@ -177,7 +180,13 @@ class _Page:
     def _write(self, **what: JSON) -> None:
         if self._is_open:
             self._is_open = False
-            self._book.write(self._request, **what)
+            self._book.write(self._request, **self._about, **what)
+
+
+def _betas_of(options: Any) -> list[str]:
+    """Return the betas that a request asks for by a header of its own."""
+    headers = options.headers if isinstance(options.headers, Mapping) else {}
+    return betas_in({name.lower(): value for name, value in headers.items()})
 
 
 def _decoded(body: bytes) -> JSON:

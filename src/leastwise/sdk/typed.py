@@ -183,7 +183,7 @@ class AsyncTaskedBeta(AsyncBeta):
 
 
 class Anthropic(anthropic.Anthropic):
-    """The SDK's `Anthropic`, with `task`, `mode` and `budget_usd`."""
+    """The SDK's `Anthropic`, with `task`, `mode`, `budget_usd` and `feedback`."""
 
     leastwise: Runtime
     messages: Messages
@@ -199,9 +199,12 @@ class Anthropic(anthropic.Anthropic):
     ) -> None:
         """Make a client; see the SDK for all other arguments."""
 
+    def feedback(self, of: object, *, ok: bool, note: str = "") -> None:
+        """Say whether an answer was acceptable."""
+
 
 class AsyncAnthropic(anthropic.AsyncAnthropic):
-    """The SDK's `AsyncAnthropic`, with `task`, `mode` and `budget_usd`."""
+    """The SDK's `AsyncAnthropic`, with `task`, `mode`, `budget_usd` and `feedback`."""
 
     leastwise: Runtime
     messages: AsyncMessages
@@ -216,3 +219,6 @@ class AsyncAnthropic(anthropic.AsyncAnthropic):
         **kwargs: Any,
     ) -> None:
         """Make a client; see the SDK for all other arguments."""
+
+    async def feedback(self, of: object, *, ok: bool, note: str = "") -> None:
+        """Say whether an answer was acceptable."""

@@ -1,12 +1,16 @@
 """What the simulated models say: scripted answers, which say so, of a plausible length.
 
 Nothing is understood. Words in the last user turn, or else in the system prompt, pick
-an answer from a small table; a tool call and structured output fit the schema given.
+an answer from a small table; a tool call and structured output fit the schema given. Two things are beyond
+a haiku, so that a cascade has something to do. Asked to judge an answer, it finds out those that were
+wrong on purpose; and it is gullible: where a text has broken out of the data it was put in, it gives the
+score that the text asks for.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,8 +19,11 @@ from leastwise.messages import JSON, blocks_of
 from leastwise.simulate.rules import Ask
 
 MARK: Final = "[simulated]"
-WRONG: Final = f"{MARK} wrong on purpose: I cannot say."
+_CANNOT: Final = "wrong on purpose: I cannot say."
+WRONG: Final = f"{MARK} {_CANNOT}"
 
+_SCORE: Final = re.compile(r"score\D{0,12}([1-5])", re.IGNORECASE)
+_PREFERRED: Final = re.compile(r"(first|second|same) is better", re.IGNORECASE)
 _READ_BYTES: Final = 600  # enough to recognise a task by its words
 _SHORT_BYTES: Final = 160
 _DEPTH: Final = 12
@@ -80,7 +87,16 @@ _SUMMARY: Final = (
     "expected hard work. Third, nobody had measured the quality before moving it. It closes with advice: "
     "start small, watch the answers, and keep a way back."
 )
+_MEAN: Final = "```python\ndef mean(numbers):\n    return sum(numbers) / len(numbers)\n```"
+_MEDIAN: Final = (
+    "```python\ndef median(numbers):\n    ordered, half = sorted(numbers), len(numbers) // 2\n"
+    "    return (ordered[half] + ordered[~half]) / 2\n```"
+)
+_HASTY_MEDIAN: Final = "```python\ndef median(numbers):\n    return sorted(numbers)[len(numbers) // 2]\n```"
 _TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
+    (("mean of",), _MEAN),
+    (("median",), _MEDIAN),
+    (("prove that",), _REASON),
     (("design", "architect", "comprehensive", "in depth", "multi-step"), _DESIGN),
     (("implement", "refactor", "write a function", "debug", "unit test", "traceback", "```"), _CODE),
     (("proof", "prove", "reason", "compare", "analy"), _REASON),
@@ -97,6 +113,8 @@ _TABLE: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("weather",), "It is 18 degrees and dry."),
 )
 _WORDS: Final = tuple((word, answer) for words, answer in _TABLE for word in words)
+#: What a haiku says instead, whatever the error rate is.
+_BEYOND_HAIKU: Final = {"median": _HASTY_MEDIAN, "prove that": _CANNOT}
 _OTHERWISE: Final = (
     "Here is a short answer. It depends on two things: how often the case comes up, and what a mistake "
     "would cost. Where both are small, take the simple way and look again in a month."
@@ -109,6 +127,10 @@ def scripted(ask: Ask, *, is_wrong: bool = False) -> Answer:
     tool = _tool_for(ask)
     if tool is not None:
         return Answer(tool_calls=((tool["name"], _instance(tool["input_schema"])),))
+    if form is not None and {"score", "fault"} <= form["schema"].get("properties", {}).keys():
+        return Answer(json.dumps(_judged(ask.text, is_wrong=is_wrong)))
+    if form is not None and "better" in form["schema"].get("properties", {}):
+        return Answer(json.dumps({"better": _better(ask.text, is_wrong=is_wrong)}))
     if form is not None:
         return Answer(json.dumps(_instance(form["schema"], is_wrong=is_wrong)))
     if is_wrong:
@@ -116,6 +138,41 @@ def scripted(ask: Ask, *, is_wrong: bool = False) -> Answer:
     if ask.has_tool_results:
         return Answer(f"{MARK} The tool says: {_tool_result(ask)}")
     return Answer(f"{MARK} {_say(ask)}")
+
+
+def _judged(text: str, *, is_wrong: bool) -> dict[str, JSON]:
+    """Return a judge's word on the answer in the data it is given; the opposite where it is to be wrong."""
+    data = _data_in(text)
+    if data is None or not isinstance(data.get("answer"), str):
+        asked_for = _SCORE.search(text)
+        return {"fault": "none", "score": int(asked_for[1]) if asked_for else 1}
+    is_good = _is_good(data["answer"])
+    return {"fault": "none", "score": 5} if is_good is not is_wrong else {"fault": "wrong", "score": 1}
+
+
+def _better(text: str, *, is_wrong: bool) -> str:
+    """Return which of two answers a judge prefers; the other one where it is to be wrong."""
+    data = _data_in(text)
+    if data is None or not {"first", "second"} <= data.keys():
+        asked_for = _PREFERRED.search(text)
+        return asked_for[1].lower() if asked_for else "second"
+    goods = [name for name in ("first", "second") if _is_good(str(data[name]))]
+    if len(goods) != 1:
+        return "first" if is_wrong else "same"
+    return goods[0] if not is_wrong else "second" if goods[0] == "first" else "first"
+
+
+def _data_in(text: str) -> dict[str, JSON] | None:
+    try:
+        data = json.loads(text)
+    except ValueError:
+        return None
+    return data if isinstance(data, dict) else None
+
+
+def _is_good(answer: str) -> bool:
+    said = answer.removeprefix(MARK).strip()
+    return bool(said) and WRONG not in answer and answer.startswith((MARK, "{", "["))
 
 
 def thinking_tokens(ask: Ask, answer: Answer) -> int:
@@ -136,7 +193,7 @@ def _say(ask: Ask) -> str:
         start = text[:_READ_BYTES].lower()
         for word, answer in _WORDS:
             if word in start:
-                return answer
+                return _BEYOND_HAIKU.get(word, answer) if ask.model.line == "haiku" else answer
     return _OTHERWISE
 
 

@@ -12,7 +12,10 @@ from typing import Protocol
 
 from leastwise.budget import Account, Raise, Refusal, Standing
 from leastwise.cache import Found, Stored
-from leastwise.ledger import Entry, Exchange, Reserved, StepDown
+from leastwise.cascade import Calibration, Evidence, Trial
+from leastwise.cascade.trials import OpenTrial, Pairs
+from leastwise.ladder import Verdict
+from leastwise.ledger import Entry, Exchange, Feedback, Reserved, StepDown
 from leastwise.routing import Known
 from leastwise.steps import Lease, Record, Settle
 
@@ -23,6 +26,7 @@ __all__ = [
     "CacheStore",
     "Line",
     "Query",
+    "Scored",
     "Store",
     "Story",
     "TypeLine",
@@ -40,6 +44,8 @@ class Story:
 
     exchange: Exchange
     entries: tuple[Entry, ...]
+    verdicts: tuple[Verdict, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +105,43 @@ class Line:
     cache_nusd: int
     input_tokens: int
     output_tokens: int
+    checked: int = 0
+    escalated: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TypeLine:
-    """Answered requests of one type of task that one tier served, and what was spent on them."""
+    """Answered requests of one type of task that one tier served, and what was spent on them.
+
+    `checked` counts its answers, served or not, that are in the evidence of checks (so not what a tier is
+    not to blame for), `accepted` those that the checks accepted; `told` those of which somebody who knows
+    has spoken, `told_ok` those found acceptable.
+    """
 
     task_type: str
     tier: str
     calls: int
     spent_nusd: int
+    checked: int = 0
+    accepted: int = 0
+    told: int = 0
+    told_ok: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One verdict with a score, and whether that answer was acceptable, where anybody said so.
+
+    `verdict.tier` is whose answer it was. `ok` is None where nobody who knows has spoken; a planted answer
+    (`verdict.is_control`) is never acceptable.
+    """
+
+    exchange_id: str
+    at: float
+    tag: str
+    task_type: str
+    verdict: Verdict
+    ok: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +288,8 @@ class Store(BudgetStore, Protocol):
         session: str = "",
         ask_key: str = "",
         accounts: Sequence[Account] = (),
+        checks: str = "",
+        talk: str = "",
     ) -> Known:
         """Return what routing needs: pins of these tool calls, the tag's usual model, token ratios, caches.
 
@@ -266,6 +301,8 @@ class Store(BudgetStore, Protocol):
             session: Whose prompt caches are wanted; "" for none.
             ask_key: The ask of which a small model's word is wanted; "" for none.
             accounts: Those that may pay: their standings and what was added to their budgets are wanted.
+            checks: Whose evidence is wanted (`Plan.digest`); "" for none.
+            talk: The session whose floor is wanted; "" for none.
         """
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
@@ -314,7 +351,56 @@ class Store(BudgetStore, Protocol):
         """Return p50 and p95 seconds by group, from the requests still kept."""
 
     def types(self) -> list[TypeLine]:
-        """Return calls and money by type of task and tier, from the requests still kept."""
+        """Return calls, money and quality by type of task and tier, from the requests still kept."""
+
+    def evidence(self, checks: str) -> Evidence:
+        """Return how these checks went lately, with every calibration and each tag's and tier's last trial.
+
+        "Lately": old counts fade, so that what a model did long ago does not weigh for ever.
+        """
+
+    def add_feedback(self, *feedback: Feedback) -> None:
+        """Keep what was said of answers, the last word of each source on each answer.
+
+        An answer that checks had accepted and that turns out bad no longer counts as accepted in their
+        evidence; one found good that they had not accepted does. What has faded stays as it is. Feedback
+        without a tier is kept under that of the answer served.
+
+        Raises:
+            StoreError: there is no such request, or its row is not written yet; nothing of this is kept.
+        """
+
+    def scored(self, *, since: float = 0.0) -> list[Scored]:
+        """Return every verdict with a score since then, oldest first."""
+
+    def put_calibration(self, calibration: Calibration, at: float) -> None:
+        """Keep a calibration, replacing the one of its stamp and type."""
+
+    def put_trial(self, trial: Trial) -> None:
+        """Keep a trial."""
+
+    def begin_trial(self, trial: OpenTrial) -> bool:
+        """Open a trial, for every process to add to; false where one of its tag is open already."""
+
+    def add_pairs(self, trial_id: str, pairs: Pairs) -> list[Pairs]:
+        """Add to an open trial, at once; return its sums, most pairs first, none where it is over."""
+
+    def end_trial(self, trial_id: str, conclude: Callable[[list[Pairs]], Trial | None]) -> Trial | None:
+        """Close a trial and keep what it shows, together.
+
+        Args:
+            trial_id: Which.
+            conclude: Returns what its sums show, None for nothing.
+
+        Returns:
+            What it shows; None where that is nothing, or somebody else has closed it before.
+        """
+
+    def open_trials(self) -> list[OpenTrial]:
+        """Return the trials under way, oldest first."""
+
+    def pairs_of(self, trial_id: str) -> list[Pairs]:
+        """Return an open trial's sums so far, most pairs first."""
 
     def misfits(self, since: float) -> dict[tuple[str, str], int]:
         """Return how many requests were refused although they were taken to fit, by model and member."""

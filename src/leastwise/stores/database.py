@@ -75,6 +75,12 @@ class Database(Protocol):
         """Close this process's connections; using the database again reopens them."""
 
 
+def insert(table: str, columns: Sequence[str]) -> str:
+    """Return the statement that adds a row."""
+    named, values = ", ".join(columns), ", ".join("?" * len(columns))
+    return f"INSERT INTO {table} ({named}) VALUES ({values})"  # noqa: S608 - our own names of columns
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """What databases say differently.

@@ -12,7 +12,7 @@ from leastwise.features import learn_correction
 from leastwise.ledger import Charge, Entry, Exchange, StepDown, first_id
 from leastwise.messages import Usage
 from leastwise.routing import Warmth
-from leastwise.stores import Line, Query, Story, TypeLine
+from leastwise.stores import Line, Query, Story, TypeLine, evidence
 from leastwise.stores.database import Database, Dialect
 from leastwise.stores.writing import (
     ENTRY_COLUMNS,
@@ -64,8 +64,8 @@ def warmths(database: Database, tenant: str, session: str) -> dict[str, Warmth]:
 def usual_model(database: Database, tag: str, now: float) -> str | None:
     """Return the model that a tag's traffic asked for most, by itself."""
     rows = database.rows(
-        "SELECT asked FROM hourly WHERE tag = ? AND hour >= ? AND mode <> 'auto' AND result = 'ok' "
-        "GROUP BY asked ORDER BY SUM(calls) DESC, asked LIMIT 1",
+        "SELECT asked FROM hourly WHERE tag = ? AND hour >= ? AND mode NOT IN ('auto', 'trial') "
+        "AND result = 'ok' GROUP BY asked ORDER BY SUM(calls) DESC, asked LIMIT 1",
         (tag, int(now - _BASELINE_DAYS * _DAY_S) // HOUR_S),
     )
     return str(rows[0][0]) if rows else None
@@ -84,7 +84,12 @@ def find(database: Database, any_id: str) -> Story | None:
         return None
     exchange = Exchange(*rows[0])
     sql = f"SELECT {_ENTRY} FROM entry WHERE exchange_id = ? ORDER BY asked_at, id"
-    return Story(exchange, tuple(_entries(database, sql, (exchange.id,))))
+    return Story(
+        exchange,
+        tuple(_entries(database, sql, (exchange.id,))),
+        evidence.verdicts(database, exchange.id),
+        evidence.feedback(database, exchange.id),
+    )
 
 
 def entry(database: Database, id_: str) -> Entry | None:
@@ -151,12 +156,14 @@ def step_downs(database: Database, limit: int) -> list[tuple[float, str, StepDow
 
 
 def types(database: Database) -> list[TypeLine]:
-    """Return calls and money by type of task and tier."""
+    """Return calls, money and quality by type of task and tier."""
     sql = (
         "SELECT task_type, tier, COUNT(*), CAST(SUM(spent_nusd) AS BIGINT) FROM exchange "
         "WHERE result = 'ok' AND task_type <> '' AND tier <> '' GROUP BY task_type, tier"
     )
-    return [TypeLine(*row) for row in database.rows(sql)]
+    paid = {(row[0], row[1]): (row[2], row[3]) for row in database.rows(sql)}
+    quality = evidence.quality(database)
+    return [TypeLine(*key, *paid.get(key, (0, 0)), *quality.get(key, ())) for key in {**paid, **quality}]
 
 
 def misfits(database: Database, since: float) -> dict[tuple[str, str], int]:

@@ -95,4 +95,45 @@ ALTER TABLE hourly ADD COLUMN cache_hits INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE hourly ADD COLUMN cache_misses INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE hourly ADD COLUMN cache_nusd INTEGER NOT NULL DEFAULT 0
 """,
+    """
+ALTER TABLE exchange ADD COLUMN checked TEXT NOT NULL DEFAULT '';
+ALTER TABLE exchange ADD COLUMN escalations INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE hourly ADD COLUMN checked INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE hourly ADD COLUMN escalated INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE verdict (
+  exchange_id TEXT NOT NULL, place INTEGER NOT NULL, checks TEXT NOT NULL, accepted INTEGER,
+  "check" TEXT NOT NULL, says TEXT NOT NULL, words TEXT NOT NULL, score REAL, probability REAL,
+  cost_nusd INTEGER NOT NULL, blames INTEGER NOT NULL, is_self INTEGER NOT NULL, tier TEXT NOT NULL,
+  is_control INTEGER NOT NULL, stamp TEXT NOT NULL,
+  PRIMARY KEY (exchange_id, place)) WITHOUT ROWID;
+CREATE INDEX verdict_control ON verdict (is_control, stamp, says) WHERE is_control = 1;
+CREATE TABLE rung (
+  checks TEXT NOT NULL, task_type TEXT NOT NULL, tier TEXT NOT NULL,
+  at REAL NOT NULL, halved_at REAL NOT NULL DEFAULT 0,
+  checked INTEGER NOT NULL, accepted INTEGER NOT NULL, answers_nusd INTEGER NOT NULL,
+  checks_nusd INTEGER NOT NULL, output_tokens INTEGER NOT NULL, after_tokens INTEGER NOT NULL,
+  PRIMARY KEY (checks, task_type, tier)) WITHOUT ROWID;
+CREATE TABLE floor (
+  tenant TEXT NOT NULL, session TEXT NOT NULL, tier TEXT NOT NULL, at REAL NOT NULL,
+  PRIMARY KEY (tenant, session)) WITHOUT ROWID;
+CREATE INDEX floor_at ON floor (at);
+CREATE TABLE feedback (
+  exchange_id TEXT NOT NULL, ok INTEGER NOT NULL, source TEXT NOT NULL, at REAL NOT NULL,
+  tier TEXT NOT NULL, note TEXT NOT NULL,
+  PRIMARY KEY (exchange_id, tier, source)) WITHOUT ROWID;
+CREATE TABLE calibration (
+  stamp TEXT NOT NULL, task_type TEXT NOT NULL, at REAL NOT NULL, value_json TEXT NOT NULL,
+  PRIMARY KEY (stamp, task_type)) WITHOUT ROWID;
+CREATE TABLE trial (
+  tag TEXT NOT NULL, tier TEXT NOT NULL, against TEXT NOT NULL, compared TEXT NOT NULL, n INTEGER NOT NULL,
+  agreed INTEGER NOT NULL, cost_nusd INTEGER NOT NULL, at REAL NOT NULL, model TEXT NOT NULL);
+CREATE TABLE open_trial (
+  id TEXT PRIMARY KEY, tag TEXT NOT NULL, tier TEXT NOT NULL, model TEXT NOT NULL, compare TEXT NOT NULL,
+  judge TEXT NOT NULL, wanted INTEGER NOT NULL, limit_nusd INTEGER NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE trial_pairs (
+  trial_id TEXT NOT NULL, how TEXT NOT NULL, against TEXT NOT NULL, n INTEGER NOT NULL,
+  agreed INTEGER NOT NULL, spent_nusd INTEGER NOT NULL, measure_nusd INTEGER NOT NULL,
+  tier_nusd INTEGER NOT NULL,
+  PRIMARY KEY (trial_id, how, against)) WITHOUT ROWID
+""",
 )

@@ -48,6 +48,14 @@ class Split:
         self.latencies, self.types, self.misfits = ledger.latencies, ledger.types, ledger.misfits
         self.charged, self.lost = ledger.charged, ledger.lost
         self.step_downs, self.entries_of = ledger.step_downs, ledger.entries_of
+        self.evidence, self.scored, self.add_feedback = ledger.evidence, ledger.scored, ledger.add_feedback
+        self.put_calibration, self.put_trial = ledger.put_calibration, ledger.put_trial
+        self.begin_trial, self.add_pairs, self.end_trial = (
+            ledger.begin_trial,
+            ledger.add_pairs,
+            ledger.end_trial,
+        )
+        self.open_trials, self.pairs_of = ledger.open_trials, ledger.pairs_of
         self.standings, self.settle = budgets.standings, budgets.settle
         self.reserved, self.windows, self.correct = budgets.reserved, budgets.windows, budgets.correct
         self.dead, self.first_to, self.raises = budgets.dead, budgets.first_to, budgets.raises
@@ -62,9 +70,20 @@ class Split:
         session: str = "",
         ask_key: str = "",
         accounts: Sequence[Account] = (),
+        checks: str = "",
+        talk: str = "",
     ) -> Known:
         """Return what routing needs: the ledger's part, and how the accounts stand."""
-        known = self._ledger.known(tag, tool_use_ids, now, tenant=tenant, session=session, ask_key=ask_key)
+        known = self._ledger.known(
+            tag,
+            tool_use_ids,
+            now,
+            tenant=tenant,
+            session=session,
+            ask_key=ask_key,
+            checks=checks,
+            talk=talk,
+        )
         if not accounts:
             return known
         raised = self._recent.raised(now, self._budgets.raises)

@@ -17,12 +17,26 @@ from functools import partial
 from typing import Final
 
 from leastwise.budget import Account, Raise, Refusal, Standing
+from leastwise.cascade import NO_EVIDENCE, Calibration, Evidence, Trial
+from leastwise.cascade.trials import OpenTrial, Pairs
 from leastwise.errors import StoreError
-from leastwise.ledger import Entry, Reserved, StepDown
+from leastwise.ledger import Entry, Feedback, Reserved, StepDown
 from leastwise.routing import Known
 from leastwise.sqlite import BusyError, StuckError, at_fork
 from leastwise.steps import Lease, Record, Settle
-from leastwise.stores import Line, Query, Story, TypeLine, WindowLine, accounts, reading, writing
+from leastwise.stores import (
+    Line,
+    Query,
+    Scored,
+    Story,
+    TypeLine,
+    WindowLine,
+    accounts,
+    evidence,
+    reading,
+    trials,
+    writing,
+)
 from leastwise.stores.database import Connection, Database, Dialect
 from leastwise.stores.group import Group
 from leastwise.stores.outbox import Outbox
@@ -92,6 +106,8 @@ class SqlStore:
         session: str = "",
         ask_key: str = "",
         accounts: Sequence[Account] = (),
+        checks: str = "",
+        talk: str = "",
     ) -> Known:
         """Return what routing needs; facts that change slowly come from memory for a second."""
         self._outbox.start()
@@ -100,6 +116,9 @@ class SqlStore:
         missing = [id_ for id_ in tool_use_ids if id_ not in pins]
         if missing:
             pins |= reading.pins(database, missing)
+        floor_at, floor = (
+            recent.floor(tenant, talk, evidence.floor(database, tenant, talk)) if talk else (0.0, "")
+        )
         return Known(
             pins=pins,
             baseline=recent.fact(f"baseline {tag}", now, lambda: reading.usual_model(database, tag, now))
@@ -112,6 +131,24 @@ class SqlStore:
             else {},
             standings=self.standings(accounts) if accounts else {},
             raised=recent.raised(now, self.raises) if accounts else {},
+            evidence=self._evidence(checks, tag, now),
+            floor=floor,
+            floor_at=floor_at,
+        )
+
+    def _evidence(self, checks: str, tag: str, now: float) -> Evidence:
+        """Return how checks and trials went; of what the last second was asked for, what it was."""
+        if not checks and not tag:
+            return NO_EVIDENCE
+        database, recent = self.database, self._recent
+        tried = recent.fact("trials", now, lambda: evidence.trials(database))
+        if not checks:
+            return Evidence(trials=tried)
+        return Evidence(
+            recent.fact(f"rungs {checks}", now, lambda: evidence.rungs(database, checks)),
+            recent.fact("calibrations", now, lambda: evidence.calibrations(database)),
+            tried,
+            recent.fact("controls", now, lambda: evidence.controls(database)),
         )
 
     # --- budgets -------------------------------------------------------------------------------------------
@@ -266,6 +303,54 @@ class SqlStore:
         """Write what is posted, stop the writer, close the file; open leases stay."""
         self._outbox.close()
 
+    # --- quality -------------------------------------------------------------------------------------------
+
+    def add_feedback(self, *feedback: Feedback) -> None:
+        """Keep what was said of answers, and have the evidence follow; all of it or none.
+
+        Raises:
+            StoreError: it is of a request that the ledger does not have, or cannot be stored.
+        """
+        self.flush()
+        with self.database.transaction() as connection:
+            try:
+                evidence.add_feedback(connection, feedback)
+            except (OverflowError, UnicodeEncodeError) as error:
+                raise writing.unfit(error) from error
+
+    def put_calibration(self, calibration: Calibration, at: float) -> None:
+        """Keep a calibration, replacing the one of its stamp and type."""
+        with self.database.transaction() as connection:
+            evidence.put_calibration(connection, calibration, at)
+
+    def put_trial(self, trial: Trial) -> None:
+        """Keep a trial."""
+        with self.database.transaction() as connection:
+            evidence.put_trial(connection, trial)
+
+    def begin_trial(self, trial: OpenTrial) -> bool:
+        """Open a trial; false where one of its tag is open already."""
+        with self.database.transaction() as connection:
+            return trials.begin(connection, trial)
+
+    def add_pairs(self, trial_id: str, pairs: Pairs) -> list[Pairs]:
+        """Add to a trial and return its sums, most pairs first; none where it is over."""
+        with self.database.transaction() as connection:
+            return trials.add(connection, trial_id, pairs)
+
+    def end_trial(self, trial_id: str, conclude: Callable[[list[Pairs]], Trial | None]) -> Trial | None:
+        """Close a trial and keep what it shows; None where that is nothing, or it was closed before."""
+        with self.database.transaction() as connection:
+            return trials.end(connection, trial_id, conclude)
+
+    def open_trials(self) -> list[OpenTrial]:
+        """Return the trials under way, oldest first."""
+        return trials.open_trials(self.database)
+
+    def pairs_of(self, trial_id: str) -> list[Pairs]:
+        """Return a trial's sums so far, most pairs first; none where it is over."""
+        return trials.pairs_of(self.database, trial_id)
+
     # --- reading -------------------------------------------------------------------------------------------
 
     def find(self, any_id: str) -> Story | None:
@@ -289,9 +374,19 @@ class SqlStore:
         return reading.latencies(self.database, self._dialect, query)
 
     def types(self) -> list[TypeLine]:
-        """Return calls and money by type of task and tier, from the requests still kept."""
+        """Return calls, money and quality by type of task and tier, from the requests still kept."""
         self.flush()
         return reading.types(self.database)
+
+    def evidence(self, checks: str) -> Evidence:
+        """Return how these checks went lately, with every calibration and the last trials."""
+        self.flush()
+        return evidence.read(self.database, checks)
+
+    def scored(self, *, since: float = 0.0) -> list[Scored]:
+        """Return every verdict with a score since then, oldest first."""
+        self.flush()
+        return evidence.scored(self.database, since)
 
     def misfits(self, since: float) -> dict[tuple[str, str], int]:
         """Return how many requests were refused although they were taken to fit, by model and member."""

@@ -13,13 +13,14 @@ from operator import add, attrgetter
 from typing import Final
 
 from leastwise.budget import Refusal
+from leastwise.cascade import Rung
 from leastwise.errors import StoreError
 from leastwise.ledger import Charge, Entry, Exchange, StepDown, first_id
 from leastwise.routing import Warmth
 from leastwise.steps import Lease, Record, Settle
-from leastwise.stores import Line
+from leastwise.stores import Line, evidence
 from leastwise.stores.accounts import Books
-from leastwise.stores.database import Connection
+from leastwise.stores.database import Connection, insert
 
 HOUR_S: Final = 3600
 
@@ -45,6 +46,8 @@ HOUR_KEY: Final = ("hour", "tenant", "key", "tag", "mode", "asked", "served", "t
 WARMTH_COLUMNS: Final = tuple(field.name for field in fields(Warmth))
 STEP_DOWN_COLUMNS: Final = ("at", "exchange_id", *(field.name for field in fields(StepDown)))
 
+_MONEY: Final = frozenset({"spent_nusd", "saved_nusd", "discarded_nusd", "checks_nusd"})
+
 _exchange_values: Final = attrgetter(*EXCHANGE_COLUMNS)
 _entry_values: Final = attrgetter(*ENTRY_HEAD, *(f"usage.{name}" for name in USAGE_COLUMNS), *ENTRY_TAIL)
 _hour_key: Final = attrgetter(*HOUR_KEY[1:])
@@ -52,21 +55,17 @@ _warmth_values: Final = attrgetter(*WARMTH_COLUMNS)
 _step_down_values: Final = attrgetter(*STEP_DOWN_COLUMNS[2:])
 
 
-def _insert(table: str, columns: tuple[str, ...]) -> str:
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-
-
 # Not "OR IGNORE", which would leave out a row with a missing value, too, without a word.
-_INSERT_EXCHANGE: Final = f"{_insert('exchange', EXCHANGE_COLUMNS)} ON CONFLICT (id) DO NOTHING"
-_INSERT_ENTRY: Final = f"{_insert('entry', ENTRY_COLUMNS)} ON CONFLICT (id) DO NOTHING"
-_INSERT_CHARGE: Final = _insert("charge", CHARGE_COLUMNS)
-_INSERT_STEP_DOWN: Final = _insert("step_down", STEP_DOWN_COLUMNS)
+_INSERT_EXCHANGE: Final = f"{insert('exchange', EXCHANGE_COLUMNS)} ON CONFLICT (id) DO NOTHING"
+_INSERT_ENTRY: Final = f"{insert('entry', ENTRY_COLUMNS)} ON CONFLICT (id) DO NOTHING"
+_INSERT_CHARGE: Final = insert("charge", CHARGE_COLUMNS)
+_INSERT_STEP_DOWN: Final = insert("step_down", STEP_DOWN_COLUMNS)
 _UPSERT_HOUR: Final = (
-    f"{_insert('hourly', (*HOUR_KEY, *SUMS))} ON CONFLICT ({', '.join(HOUR_KEY)}) DO UPDATE SET "
+    f"{insert('hourly', (*HOUR_KEY, *SUMS))} ON CONFLICT ({', '.join(HOUR_KEY)}) DO UPDATE SET "
     + ", ".join(f"{name} = hourly.{name} + excluded.{name}" for name in SUMS)
 )
 _UPSERT_WARMTH: Final = (
-    f"{_insert('warmth', ('tenant', 'session', *WARMTH_COLUMNS))} "
+    f"{insert('warmth', ('tenant', 'session', *WARMTH_COLUMNS))} "
     "ON CONFLICT (tenant, session, model) DO UPDATE SET "
     + "".join(
         f"{name} = CASE WHEN excluded.at < warmth.at THEN warmth.{name} ELSE excluded.{name} END, "
@@ -75,21 +74,21 @@ _UPSERT_WARMTH: Final = (
     + "output_tokens = warmth.output_tokens + excluded.output_tokens, turns = warmth.turns + excluded.turns"
 )
 _UPSERT_PIN: Final = (
-    f"{_insert('pin', ('tool_use_id', 'model', 'at'))} "
+    f"{insert('pin', ('tool_use_id', 'model', 'at'))} "
     "ON CONFLICT (tool_use_id) DO UPDATE SET model = excluded.model, at = excluded.at"
 )
 _UPSERT_OPINION: Final = (
-    f"{_insert('opinion', ('ask_key', 'kind', 'at'))} "
+    f"{insert('opinion', ('ask_key', 'kind', 'at'))} "
     "ON CONFLICT (ask_key) DO UPDATE SET kind = excluded.kind, at = excluded.at"
 )
 _UPSERT_RATIO: Final = (
-    f"{_insert('ratio', ('tokenizer', 'estimated', 'actual'))} ON CONFLICT (tokenizer) DO UPDATE SET "
+    f"{insert('ratio', ('tokenizer', 'estimated', 'actual'))} ON CONFLICT (tokenizer) DO UPDATE SET "
     "estimated = ratio.estimated + excluded.estimated, actual = ratio.actual + excluded.actual"
 )
 
 #: What the charges of entries that go add up to stays, by budget and window, as charges of no entry.
 _CARRY: Final = (
-    f"{_insert('charge', CHARGE_COLUMNS).partition('VALUES')[0]}"
+    f"{insert('charge', CHARGE_COLUMNS).partition('VALUES')[0]}"
     "SELECT '', budget_id, window_key, CAST(SUM(nusd) AS BIGINT) FROM charge "
     "WHERE entry_id > '' AND entry_id <= ? GROUP BY budget_id, window_key "
     "ON CONFLICT (entry_id, budget_id, window_key) DO UPDATE SET nusd = charge.nusd + excluded.nusd"
@@ -110,6 +109,7 @@ class Batch:
         self._hours: dict[tuple[object, ...], tuple[int, ...]] = {}
         self._ratios: dict[str, tuple[int, int]] = {}
         self._charges: list[tuple[str, str, str, int]] = []
+        self._rungs: dict[evidence.RungKey, tuple[float, Rung]] = {}
 
     def lease(self, lease: Lease, owner: str) -> Refusal | None:
         """Reserve in all accounts, or in none and say why.
@@ -121,7 +121,7 @@ class Batch:
         try:
             return self._books.lease(lease, owner)
         except (OverflowError, UnicodeEncodeError) as error:
-            raise _unfit(error) from error
+            raise unfit(error) from error
 
     def apply(self, step: Settle | Record) -> None:
         """Write one step; the second time it comes it changes nothing.
@@ -135,7 +135,7 @@ class Batch:
             else:
                 self._record(step)
         except (OverflowError, UnicodeEncodeError) as error:
-            raise _unfit(error) from error
+            raise unfit(error) from error
 
     def _settle(self, entry: Entry) -> None:
         """Close the lease, write the entry and charge for it; what was lost is corrected."""
@@ -186,6 +186,18 @@ class Batch:
         if step.step_downs:
             rows = [(row.at, row.id, *_step_down_values(one)) for one in step.step_downs]
             self.connection.executemany(_INSERT_STEP_DOWN, rows)
+        if step.verdicts:
+            evidence.add_verdicts(self.connection, step)
+        if step.rungs:
+            self._add_rungs(step)
+        if step.floor:
+            evidence.raise_floor(self.connection, step)
+
+    def _add_rungs(self, step: Record) -> None:
+        for tier, rung in step.rungs.items():
+            key = (step.checks, step.exchange.task_type, tier)
+            at, before = self._rungs.get(key, (0.0, None))
+            self._rungs[key] = max(at, step.exchange.at), rung if before is None else before.plus(rung)
 
     def write_charges(self) -> None:
         """Write what was charged so far: nobody else waits for these rows, so in no order."""
@@ -206,16 +218,22 @@ class Batch:
                 _UPSERT_HOUR, [(*hour, *sums) for hour, sums in sorted(self._hours.items())]
             )
             self._hours.clear()
+        if self._rungs:
+            evidence.write_rungs(self.connection, self._rungs)
+            self._rungs.clear()
         if self._books is not None:
             self._books.write()
 
 
-def _unfit(error: Exception) -> StoreError:
+def unfit(error: Exception) -> StoreError:
+    """Return what to raise for a value that the database cannot hold."""
     return StoreError(f"a ledger row holds what cannot be stored: {error}")
 
 
 def _sums_of(row: Exchange) -> tuple[int, ...]:
-    """Return this row's share of each sum, in the order of `Line`."""
+    """Return this row's share of each sum, in the order of `Line`; a trial is no call, only money."""
+    if row.kind == "trial":
+        return tuple(getattr(row, name) if name in _MONEY else 0 for name in SUMS)
     return (
         1,
         int(row.served not in ("", row.baseline)),
@@ -236,6 +254,8 @@ def _sums_of(row: Exchange) -> tuple[int, ...]:
         row.saved_nusd if row.cache == "hit" else 0,
         row.input_tokens,
         row.output_tokens,
+        int(row.checked != ""),
+        int(row.escalations > 0),
     )
 
 
@@ -262,3 +282,4 @@ def prune(
     connection.execute("DELETE FROM pin WHERE at < ?", (pins_before,))
     connection.execute("DELETE FROM warmth WHERE at < ?", (pins_before,))
     connection.execute("DELETE FROM opinion WHERE at < ?", (opinions_before,))
+    evidence.prune(connection, requests_before, pins_before, most)

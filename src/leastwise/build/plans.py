@@ -1,0 +1,136 @@
+"""Which checks a request's answer has to pass: as configured, or as its task says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from importlib import import_module
+from operator import attrgetter
+from typing import Final
+
+from leastwise.cascade import BUILT_IN, JUDGE, NO_PLAN, Check, CheckRow, Plan, as_check, made_of
+from leastwise.command import command_check
+from leastwise.config import CascadeOptions, Config
+from leastwise.errors import ConfigError
+from leastwise.judge import VERSION
+from leastwise.ladder import Ladder, Task, Tier
+
+#: What any answer has to pass, whatever else it is asked: free, and about its form only.
+_GATES: Final = ("truncation", "empty", "refusal", "schema", "tools")
+
+
+class Plans:
+    """Makes the plan of each request.
+
+    Args:
+        config: The settings in force.
+
+    Attributes:
+        usual: The plan of a request whose task says nothing; without checks where the cascade is off.
+
+    Raises:
+        ConfigError: `[cascade] checks` names a check that does not exist.
+    """
+
+    def __init__(self, config: Config) -> None:
+        options = config.cascade
+        judge = _judge_of(options, config.ladder)
+        own = {row.name: _made(row) for row in config.checks}
+        self._known = {**BUILT_IN, JUDGE: Check(JUDGE, _not_asked, "judge", version=VERSION), **own}
+        self._ladder = config.ladder
+        is_reference = config.preset == "reference"
+        self._base = Plan(
+            judge=judge,
+            threshold=options.threshold,
+            escalate_to=options.escalate_to or (_middle(config.ladder) if is_reference else ""),
+            unparsable="accept" if is_reference and _is_untold(config, "unparsable") else options.unparsable,
+            stream=options.stream,
+            overloaded=options.overloaded if options.enabled else "fail",
+            controls=0.0 if is_reference and _is_untold(config, "controls") else options.controls,
+            governs=not is_reference,
+            trusts_self=is_reference,
+            probes=options.probes,
+            floor_s=options.floor_s,
+        )
+        names = options.checks if options.enabled else ()
+        self.usual = replace(self._base, checks=tuple(as_check(name, known=self._known) for name in names))
+
+    def __call__(self, task: Task) -> Plan:
+        """Return the plan of a request.
+
+        Raises:
+            ConfigError: the task names a check or a tier that does not exist.
+        """
+        if task.check is None and task.threshold is None and not task.escalate_to and task.stream is None:
+            return self.usual
+        if task.check is False:
+            return NO_PLAN
+        plan = self.usual
+        if task.check is not None:
+            told = JUDGE if task.check is True else task.check
+            many = told if isinstance(told, Sequence) and not isinstance(told, str) else (told,)
+            given = (*_GATES, *(one for one in many if one not in _GATES))
+            plan = replace(self._base, checks=tuple(as_check(one, known=self._known) for one in given))
+        if task.escalate_to:
+            self._ladder[task.escalate_to]  # refuses a tier that does not exist
+        return replace(
+            plan,
+            threshold=plan.threshold if task.threshold is None else task.threshold,
+            escalate_to=task.escalate_to or plan.escalate_to,
+            stream=task.stream or plan.stream,
+        )
+
+
+def _made(row: CheckRow) -> Check:
+    """Return the check of a [[check]].
+
+    Raises:
+        ConfigError: its function cannot be imported.
+    """
+    if row.command:
+        return command_check(row)
+    if not row.function:
+        return made_of(row)
+    module, _, name = row.function.partition(":")
+    try:
+        function = attrgetter(name)(import_module(module))
+    except (ImportError, AttributeError) as error:
+        message = f"[[check]] {row.name}: function = {row.function!r} cannot be imported: {error}"
+        raise ConfigError(message) from error
+
+    return Check(
+        row.name,
+        function,
+        "run",
+        version=row.function,
+        timeout_s=row.timeout_s,
+        threshold=row.threshold,
+    )
+
+
+def _judge_of(options: CascadeOptions, ladder: Ladder) -> Tier:
+    """Return who judges: a tier, a model off the ladder, or the lowest tier."""
+    if not options.judge:
+        return ladder.tiers[0]
+    return ladder[options.judge] if options.judge in ladder else ladder.serving(options.judge)
+
+
+def _is_untold(config: Config, name: str) -> bool:
+    return f"cascade.{name}" not in config.origins
+
+
+def _middle(ladder: Ladder) -> str:
+    """Return the tier that the reference escalates to."""
+    return ladder.tiers[len(ladder.tiers) // 2].name
+
+
+def _not_asked(*_: object) -> None:  # pragma: no cover - the core asks the judge itself
+    raise AssertionError
+
+
+def in_force_hash(policy_hash: str, usual: Plan) -> str:
+    """Return what names the policy in force together with the checks, where there are any."""
+    if not usual.checks:
+        return policy_hash
+    return sha256(f"{policy_hash} {usual.digest}".encode()).hexdigest()[: len(policy_hash)]

@@ -1,0 +1,42 @@
+"""Checks of answers, for `Task(check=...)`: built in, made of a few words, or put together of others.
+
+    Task(check=checks.labels("spam", "not spam"))
+    Task(check=[checks.json, checks.length(max_words=200), my_test])
+
+A check of your own is any function of (request, reply) that returns True or False, a score, or a `Verdict`.
+What each of these looks at is in docs/cascade.md; all are free of cost.
+"""
+
+from leastwise.cascade import (
+    all_of,
+    empty,
+    first_of,
+    json,
+    labels,
+    language,
+    length,
+    refusal,
+    regex,
+    schema,
+    schema_of,
+    stop_reason,
+    tools,
+    truncation,
+)
+
+__all__ = [
+    "all_of",
+    "empty",
+    "first_of",
+    "json",
+    "labels",
+    "language",
+    "length",
+    "refusal",
+    "regex",
+    "schema",
+    "schema_of",
+    "stop_reason",
+    "tools",
+    "truncation",
+]
