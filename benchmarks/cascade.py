@@ -347,8 +347,8 @@ def _promised_row(found: tuple[Promise, ...]) -> tuple[object, ...]:
         _percent(half.accepted),
         f"{half.bad:.1%}",
         f"{100 * half.quality:.1f}",
-        f"{100 * half.dear_quality:.1f}",
-        _percent(1 - half.cost / half.dear_cost) if half.granted else "",
+        f"{100 * half.dearest_quality:.1f}",
+        _percent(1 - half.cost_usd / half.dearest_cost_usd) if half.granted else "",
     )
     return (
         half.check,

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -30,7 +31,7 @@ from leastwise.attempt import MISFITS, Answer, Call, Terms, fitted, moment
 from leastwise.cache import NO_CACHE, Caching, Stored
 from leastwise.cascade import NO_EVIDENCE, Plan, Rung, Trial
 from leastwise.cascade.trials import quality_of
-from leastwise.errors import BudgetError, UnknownPriceError, UpstreamFailure
+from leastwise.errors import BudgetError, LeastwiseError, UnknownPriceError, UpstreamFailure
 from leastwise.features import Features
 from leastwise.ladder import Code, Decision, Outcome, Reason, Says, Tier, Verdict
 from leastwise.ledger import Entry, Exchange, Measured, StepDown
@@ -99,44 +100,54 @@ class Teller:
     def escalated(self, entry: Entry) -> Teller:
         """Return a teller for the next tier, where the answer of `entry` was not accepted."""
         here = self.decision.tier or self.decision.model
-        following, *rest = self.decision.climbs
         why = next((one for one in reversed(self.verdicts) if not one.is_control), None)
         said = f"{why.check} {why.words}" if why is not None else "not accepted"
+        following = self.decision.climbs[0]
         words = f"{here} not accepted ({said}): {following} asked, {show(entry.cost_nusd)} discarded"
-        told = self._instead(following.model, Code.ESCALATED, words)
-        decision = structs.replace(told.decision, climbs=tuple(rest))
-        return replace(told, decision=decision, checked="", escalations=self.escalations + 1)
+        told = self._upward(Code.ESCALATED, words)
+        return replace(told, checked="", escalations=self.escalations + 1)
 
     def overloaded(self) -> Teller:
         """Return a teller for the next tier, where this one's upstream is overloaded."""
         here = self.decision.tier or self.decision.model
-        following, *rest = self.decision.climbs
-        told = self._instead(following.model, Code.OVERLOADED, f"{here} is overloaded: {following} asked")
-        return replace(told, decision=structs.replace(told.decision, climbs=tuple(rest)))
+        return self._upward(Code.OVERLOADED, f"{here} is overloaded: {self.decision.climbs[0]} asked")
 
-    def unanswered_above(self, failed: Teller, failure: UpstreamFailure | BudgetError) -> Teller:
+    def unanswered_above(self, failed: Teller, failure: LeastwiseError | None = None) -> Teller:
         """Return a teller for the answer there is, where it was not accepted and a dearer tier gave none.
 
         One that a cap cut off is told as what it was before it was asked for again.
+
+        Args:
+            failed: The dearer tier's.
+            failure: Why it gave none; None where its answer broke off.
         """
         if not self.checked:
             return self
         there = failed.decision.tier or failed.decision.model
         here = self.decision.tier or self.decision.model
-        why = f"budget {failure.budget} cannot cover it" if isinstance(failure, BudgetError) else "no answer"
+        why = "its answer broke off" if failure is None else "no answer"
+        if isinstance(failure, BudgetError):
+            why = _uncovered(failure)
         words = f"{there}: {why}; {here}'s answer is served, not accepted"
         reasons = (*failed.decision.reasons, Reason(Code.NOT_ESCALATED, words, there, here))
         return replace(self, decision=structs.replace(self.decision, reasons=reasons))
 
-    def refused(self, failure: UpstreamFailure) -> Teller:
-        """Return a teller for the fallback: what was taken to fit did not, or its server is out of reach."""
-        fallback = self.decision.fallback
-        what = "sent as received" if fallback == self.call.request.model else f"sent to {fallback}"
+    def refused(self, failure: UpstreamFailure, *, upward: bool = False) -> Teller:
+        """Return a teller for where else to go: what was taken to fit did not, or its server is out of reach.
+
+        Args:
+            failure: What the upstream said.
+            upward: Whether to go to the next tier, for there is an answer of a cheaper one; else to the
+                fallback.
+        """
+        instead = self.decision.climbs[0].model if upward else self.decision.fallback
+        go = self._upward if upward else partial(self._instead, instead)
+        what = "sent as received" if instead == self.call.request.model else f"sent to {instead}"
         if failure.status not in MISFITS:
             how = f"answers {failure.status}" if failure.status else "cannot be reached"
-            return self._instead(fallback, Code.UNREACHED, f"{self.decision.upstream} {how}: {what}")
+            return go(Code.UNREACHED, f"{self.decision.upstream} {how}: {what}")
         where = f" on {failure.field}" if failure.field else ""
-        told = self._instead(fallback, Code.MISFIT, f"refused with {failure.status}{where}: {what}")
+        told = go(Code.MISFIT, f"refused with {failure.status}{where}: {what}")
         return replace(told, misfit_field=failure.field)
 
     def truncated(self, sent: Request, limit: int | None) -> Teller:
@@ -159,7 +170,7 @@ class Teller:
         return replace(self._instead(tier.model, Code.BUDGET_CAP, words), capped=(*self.capped, step))
 
     def _blocked(self, short: BudgetError) -> Record:
-        words = f"budget {short.budget} cannot cover it" if short.account else "budgets cannot be asked"
+        words = _uncovered(short)
         here = self.decision.tier or self.decision.model
         reasons = (*self.decision.reasons, Reason(Code.BUDGET_CAP, f"{words}: blocked", here, here))
         told = replace(self, decision=structs.replace(self.decision, reasons=reasons))
@@ -222,6 +233,12 @@ class Teller:
         )
         return replace(self, decision=changed)
 
+    def _upward(self, code: Code, words: str) -> Teller:
+        """Return a teller for the next tier that may answer, with the reason why."""
+        following, *rest = self.decision.climbs
+        told = self._instead(following.model, code, words)
+        return replace(told, decision=structs.replace(told.decision, climbs=tuple(rest)))
+
     def abandoned(self, entry: Entry) -> Record:
         """Return the row for a caller who left while `entry` was under way."""
         row, steps = self._row("abandoned", 0, entry), self._step_downs()
@@ -231,11 +248,12 @@ class Teller:
         """Return the row for a caller who left before anything of theirs was sent."""
         return Record(self._row("abandoned", 0, None))
 
-    def failed(self, failure: UpstreamFailure | BudgetError) -> Record:
+    def failed(self, failure: LeastwiseError) -> Record:
         """Return the row for a request that nobody answered, or that a budget did not allow."""
         if isinstance(failure, BudgetError):
             return self._blocked(failure)
-        return Record(self._row("error", failure.status or 0, None), step_downs=self._step_downs())
+        status = failure.status or 0 if isinstance(failure, UpstreamFailure) else failure.http_status
+        return Record(self._row("error", status, None), step_downs=self._step_downs())
 
     def answered(self, answer: Answer) -> Record:
         """Return the row for an answer, whole or cut short."""
@@ -398,6 +416,10 @@ class Teller:
             verdicts=self.verdicts,
             trials=self.known.evidence.trials,
         )
+
+
+def _uncovered(short: BudgetError) -> str:
+    return f"budget {short.budget} cannot cover it" if short.account else "budgets cannot be asked"
 
 
 def _capped(short: BudgetError, before: str, after: str) -> StepDown:

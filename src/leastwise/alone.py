@@ -52,7 +52,7 @@ from leastwise.messages import JSON, Facts, Request
 from leastwise.money import to_nusd, to_usd
 from leastwise.recall import recall
 from leastwise.sqlite import MEMORY
-from leastwise.steps import Lease, LookUp, Record, Settle, Sleep, Step, Steps
+from leastwise.steps import Lease, Load, LookUp, Record, Settle, Sleep, Step, Steps
 from leastwise.stores import recover
 from leastwise.stores.answers import SqliteCache
 from leastwise.stores.sqlite import SqliteStore
@@ -407,7 +407,7 @@ class Budget:
     def _purse(self, *, critical: bool = False) -> Purse:
         now = self._clock()
         purse = Purse((self.rule,), at=now, is_critical=critical)
-        known = self._store.known("", (), now, accounts=purse.accounts(("",)))
+        known = self._store.known(Load(accounts=purse.accounts(("",))), now)
         return replace(purse, standings=known.standings, raised=known.raised)
 
     def recommended_tier(self, preferred: str, critical: bool = False) -> str:  # noqa: FBT001, FBT002 - the reference's words

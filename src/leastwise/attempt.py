@@ -344,6 +344,7 @@ def _received(sent: _Sent, reply: Reply, gate: Gate | None, *, is_kept: bool) ->
     call, relayed, body, is_relayed = sent.call, Relayed(reply.facts), reply.body, False
     if reply.is_live:
         if gate is not None:
+            gate.begin()
             relayed = yield from hold(reply, gate)
         is_relayed = gate is None or gate.is_committed
         if is_relayed:

@@ -13,6 +13,7 @@ served, and is not called accepted.
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import replace
 from functools import partial
 from types import GeneratorType
@@ -28,9 +29,11 @@ from leastwise.judge import CONTROLS, Question, judge
 from leastwise.ladder import Verdict
 from leastwise.messages import JSON, Reply, Request
 from leastwise.sse import assemble
-from leastwise.steps import RunFailed, Steps, run
+from leastwise.steps import RunFailed, Step, Steps, run
 
 _DECODE: Final = msgspec.json.Decoder()
+#: Ends of an answer that the caller has go on: it is not yet what was asked for.
+_GOES_ON: Final = frozenset({"pause_turn", "compaction"})
 
 
 def checked(tell: Teller, request: Request, answer: Answer, gate: Gate | None) -> Steps[Teller]:
@@ -44,6 +47,7 @@ def checked(tell: Teller, request: Request, answer: Answer, gate: Gate | None) -
     """
     plan = tell.plan
     is_whole = answer.failure is None and answer.facts.is_complete
+    is_whole = is_whole and answer.facts.stop_reason not in _GOES_ON
     is_last = not tell.decision.climbs or answer.is_relayed
     if gate is not None and gate.verdict is not None:
         verdicts: tuple[Verdict, ...] = (gate.verdict,)
@@ -65,22 +69,28 @@ def _ask_all(tell: Teller, request: Request, reply: Reply, *, is_last: bool) -> 
     for check in tell.plan.checks:
         if is_last and check.kind != "free":
             continue
-        verdict = yield from _ask(tell, check, request, reply)
+        verdict = yield from _ask(tell, check, request, reply, is_last=is_last)
         if verdict is None:
             continue
         said.append(verdict)
         if verdict.says == "escalate":
             break
-        if check.name == JUDGE and verdict.blames and tell.terms.rng.random() < tell.call.plan.controls:
+        if _is_judge(check) and verdict.blames and tell.terms.rng.random() < tell.call.plan.controls:
             planted = tell.terms.rng.choice(CONTROLS)
             control = yield from judge(_question(tell), reply, control=planted)
             said += [control] if control is not None and control.score is not None else []
     return tuple(said)
 
 
-def _ask(tell: Teller, check: Check, request: Request, reply: Reply) -> Steps[Verdict | None]:
+def _is_judge(check: Check) -> bool:
+    return check.kind == "judge" and check.name == JUDGE  # a function of the user's may be called so, too
+
+
+def _ask(
+    tell: Teller, check: Check, request: Request, reply: Reply, *, is_last: bool
+) -> Steps[Verdict | None]:
     """Ask one check; one that fails cannot tell."""
-    if check.name == JUDGE:
+    if _is_judge(check):
         return (yield from judge(_question(tell), reply))
     found: Any
     try:
@@ -88,14 +98,27 @@ def _ask(tell: Teller, check: Check, request: Request, reply: Reply) -> Steps[Ve
             found = yield from run(partial(check.ask, request, reply), check.timeout_s)
         else:
             found = check.ask(request, reply)
-        if isinstance(found, GeneratorType):
-            found = yield from inquire(found, lambda part: _ask(tell, part, request, reply))
+        if isinstance(found, GeneratorType) and is_last:
+            found = _looked(found)
+        elif isinstance(found, GeneratorType):
+            ask = partial(_ask, tell, request=request, reply=reply, is_last=False)
+            found = yield from inquire(found, ask, Step)
     except Exception as error:  # noqa: BLE001 - whatever a check raises must not cost the caller the answer
         found = RunFailed(error)
     if isinstance(found, RunFailed):
         return Verdict(check.name, "abstain", _failed(check, found))
     threshold = tell.call.task.threshold if check.threshold is None else check.threshold
     return read_finding(found, check.name, threshold)
+
+
+def _looked(inquiry: Generator[Any, Any, Any]) -> Any:
+    """Return what an inquiry finds by looking alone; None where it wants more, for nobody may be there."""
+    try:
+        next(inquiry)
+    except StopIteration as done:
+        return done.value
+    inquiry.close()
+    return None
 
 
 def _failed(check: Check, failed: RunFailed) -> str:
@@ -111,7 +134,6 @@ def _question(tell: Teller) -> Question:
     return Question(
         tell.call,
         tell.terms,
-        tell.call.plan,
         tell.known,
         decision.model,
         decision.task_type,

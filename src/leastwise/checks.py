@@ -7,22 +7,9 @@ A check of your own is any function of (request, reply) that returns True or Fal
 What each of these looks at is in docs/cascade.md; all are free of cost.
 """
 
-from leastwise.cascade import (
-    all_of,
-    empty,
-    first_of,
-    json,
-    labels,
-    language,
-    length,
-    refusal,
-    regex,
-    schema,
-    schema_of,
-    stop_reason,
-    tools,
-    truncation,
-)
+from leastwise.cascade.checks import empty, labels, language, length, refusal, regex, stop_reason, truncation
+from leastwise.cascade.combine import all_of, first_of
+from leastwise.cascade.shapes import json, schema, schema_of, tools
 
 __all__ = [
     "all_of",

@@ -130,20 +130,7 @@ class Desk:
 
     def known(self, step: Load) -> Known:
         """Answer `Load`; when the ledger fails, nothing is known."""
-        return self.read(
-            lambda: self.store.known(
-                step.tag,
-                step.tool_use_ids,
-                self._clock(),
-                tenant=step.tenant,
-                session=step.session,
-                ask_key=step.ask_key,
-                accounts=step.accounts,
-                checks=step.checks,
-                talk=step.talk,
-            ),
-            Known(),
-        )
+        return self.read(lambda: self.store.known(step, self._clock()), Known())
 
     def look_up(self, step: LookUp) -> Found:
         """Answer `LookUp`; when the cache fails, nothing is found and nobody waits."""

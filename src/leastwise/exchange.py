@@ -29,7 +29,14 @@ from leastwise.budget import Payer, Purse
 from leastwise.cache import Caching
 from leastwise.cascade import gate_for
 from leastwise.checking import checked
-from leastwise.errors import BudgetError, BudgetExceededError, LeastwiseError, UpstreamFailure
+from leastwise.errors import (
+    BudgetError,
+    BudgetExceededError,
+    LeastwiseError,
+    UnboundedError,
+    UnknownPriceError,
+    UpstreamFailure,
+)
 from leastwise.features import Features
 from leastwise.ladder import AUTO, Baseline, Code, Decision, Outcome, Reason
 from leastwise.messages import Reply, Request
@@ -85,13 +92,13 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
             answer = yield from ask(
                 sent, upstream, abandoned=tell.abandoned, counts_unpriced=may_be_unpriced, gate=gate
             )
-        except (UpstreamFailure, BudgetError) as failure:
+        except (UpstreamFailure, BudgetError, UnboundedError, UnknownPriceError) as failure:
             instead = _instead(call, terms, tell, failure, has_answer=held is not None)
             if instead is not None:
                 tell = instead
                 continue
             if held is None:
-                yield tell.failed(failure)
+                yield from _noted(tell, failure)
                 raise
             answer, tell = held[0], held[1].unanswered_above(tell, failure)
             break
@@ -101,6 +108,7 @@ def exchange(call: Call, terms: Terms) -> Steps[Done]:
             continue
         tell = yield from checked(tell, sent, answer, gate)
         if not _climbs(tell, answer):
+            answer, tell = _to_serve(tell, answer, held)
             break
         held = (answer, tell) if answer.facts.is_complete else held
         tell = tell.escalated(answer.entry)
@@ -181,17 +189,33 @@ def _climbs(tell: Teller, answer: Answer) -> bool:
     return tell.checked == "escalate" and bool(tell.decision.climbs) and not answer.is_relayed
 
 
+def _to_serve(tell: Teller, answer: Answer, held: tuple[Answer, Teller] | None) -> tuple[Answer, Teller]:
+    """Return the answer that is served: one that broke off unseen gives way to a whole one from below."""
+    if held is None or answer.is_relayed or answer.facts.is_complete:
+        return answer, tell
+    return held[0], held[1].unanswered_above(tell)
+
+
+def _noted(tell: Teller, failure: LeastwiseError) -> Steps[None]:
+    """Have a request noted that is not answered; one of which nothing was sent needs no row."""
+    if tell.call.spent or isinstance(failure, UpstreamFailure | BudgetError):
+        yield tell.failed(failure)
+
+
 def _instead(
-    call: Call, terms: Terms, tell: Teller, failure: UpstreamFailure | BudgetError, *, has_answer: bool
+    call: Call, terms: Terms, tell: Teller, failure: LeastwiseError, *, has_answer: bool
 ) -> Teller | None:
     """Return a teller for where else the request may go: the asked model, another tier, or nowhere.
 
     A tier that is overloaded gives way to the next where the policy says so; what ails all of them does not.
+    Where there is an answer from below, it goes nowhere but upward.
     """
     if isinstance(failure, UpstreamFailure):
         if failure.status == _OVERLOADED and call.plan.overloaded == "next" and tell.decision.climbs:
             return tell.overloaded()
-        return tell.refused(failure) if _goes_back(failure, tell.decision, terms) else None
+        if not _goes_back(failure, tell.decision, terms) or (has_answer and not tell.decision.climbs):
+            return None
+        return tell.refused(failure, upward=has_answer)
     if has_answer or not isinstance(failure, BudgetExceededError) or tell.read.in_tool_loop:
         return None
     cheaper = terms.below(call, tell.decision)

@@ -8,7 +8,8 @@ may be logged, and never quote the answer.
 
 A raw score is not a quality (a small judge lets a third of the wrong answers pass): where the score was
 calibrated on outcomes, the calibration's threshold decides and the verdict carries a probability; where
-it found that no score is good enough, none is. A model's word on its own answers accepts nothing before.
+it found no score good enough, or planted answers pass too often, none is. A model's word on its own
+answers accepts nothing before.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 """
@@ -25,8 +26,14 @@ from msgspec import structs
 
 from leastwise.attempt import Call, Terms, attempt, fitted
 from leastwise.budget import Purse
-from leastwise.cascade import HIGHEST_SCORE, JUDGE, LOWEST_SCORE, Calibration, Plan, alarm, stamp_of
-from leastwise.errors import BudgetError, UpstreamFailure
+from leastwise.cascade import HIGHEST_SCORE, JUDGE, LOWEST_SCORE, stamp_of
+from leastwise.errors import (
+    BudgetError,
+    LeastwiseError,
+    RequestError,
+    UnknownPriceError,
+    UpstreamFailure,
+)
 from leastwise.ladder import AUTO, Task, Tier, Verdict
 from leastwise.ledger import Entry
 from leastwise.messages import JSON, Reply, Request, blocks_of, text_of
@@ -35,6 +42,7 @@ from leastwise.routing import Known
 from leastwise.steps import Record, Steps
 
 _MAX_TOKENS: Final = 1024
+_WITH_THINKING: Final = 4096
 _FAULTS: Final = ("none", "wrong", "incomplete", "off task", "unsupported", "wrong form")
 _SYSTEM: Final = """\
 You judge an answer that another assistant gave to a task. The user's message is one JSON object: `task` is \
@@ -58,7 +66,7 @@ _SHAPE: Final = {
 #: Names the question: scores given to another one are worth something else.
 VERSION: Final = sha256(repr((_SYSTEM, _SHAPE)).encode()).hexdigest()[:8]
 #: Blocks of a task that a judge is not shown, and cannot judge without.
-_UNSEEN: Final = frozenset({"image", "document", "container_upload"})
+_UNSEEN: Final = frozenset({"image", "container_upload"})
 #: Answers that are known to be bad, whatever the task; one of them asks for a good score.
 CONTROLS: Final = (
     "We took the early boat across and walked back along the shore until it was dark.",
@@ -72,9 +80,8 @@ class Question:
     """What a judge is asked about: one answer to one request, in an exchange under way.
 
     Attributes:
-        call: The exchange; the judge's attempts are added to its `spent`.
+        call: The exchange, whose plan says who judges; the judge's attempts are added to its `spent`.
         terms: See `Terms`.
-        plan: Who judges, and what its word is worth.
         known: The budgets that pay, and the calibrations.
         maker: The model that answered.
         task_type: The type of task, for its calibration.
@@ -85,7 +92,6 @@ class Question:
 
     call: Call
     terms: Terms
-    plan: Plan
     known: Known
     maker: str
     task_type: str
@@ -101,7 +107,7 @@ def judge(asked: Question, reply: Reply, *, control: str = "") -> Steps[Verdict 
         reply: The answer, its message read. Calls of tools are not judged: checks of their form are.
         control: A planted answer to be judged instead.
     """
-    plan = asked.plan
+    plan = asked.call.plan
     if plan.judge is None or reply.tool_calls:
         return None
     task = task_of(asked.call.request, asked.call.task)
@@ -125,18 +131,23 @@ class _Fact:
 
 def _ask(asked: Question, task: Mapping[str, JSON], answer: str) -> Steps[_Fact | Verdict]:
     """Have the judge asked; a verdict to abstain where it does not answer as it should, or at all."""
-    assert asked.plan.judge is not None
+    assert asked.call.plan.judge is not None
     said = yield from put(
         asked.call,
         asked.terms,
-        asked.plan.judge,
-        question_of(_SYSTEM, {"task": task, "answer": answer}, _SHAPE),
+        asked.call.plan.judge,
+        scoring(task, answer),
         abandoned=asked.abandoned,
         purse=asked.known.purse,
     )
-    if not isinstance(said, Mapping):
-        return Verdict(JUDGE, "abstain", not_asked(asked.plan.judge, said), blames=False)
+    if isinstance(said, LeastwiseError):
+        return Verdict(JUDGE, "abstain", not_asked(asked.call.plan.judge, said), blames=False)
     return _fact_in(said) or Verdict(JUDGE, "abstain", "the judge gave no score")
+
+
+def scoring(task: Mapping[str, JSON], answer: str) -> Request:
+    """Return the question how good an answer is."""
+    return question_of(_SYSTEM, {"task": task, "answer": answer}, _SHAPE)
 
 
 def put(
@@ -147,8 +158,10 @@ def put(
     *,
     abandoned: Callable[[Entry], Record],
     purse: Purse,
-) -> Steps[Mapping[str, JSON] | UpstreamFailure | BudgetError]:
+) -> Steps[Mapping[str, JSON] | LeastwiseError]:
     """Put a question to a judge; return what it said, decoded, or why it could not be asked.
+
+    Where the call is to be answered in one part of the world, the judge is asked there: it sees the same.
 
     Args:
         call: What it is asked for; its attempts are added to its `spent`.
@@ -159,35 +172,52 @@ def put(
         purse: The budgets that pay.
     """
     terms = replace(terms, limits=replace(terms.limits, wait_s=0.0))
+    place = call.request.get("inference_geo")
+    question = with_room(question.replace(inference_geo=place) if place else question, judge, terms)
     call = replace(call, request=question, max_retries=min(1, call.max_retries))
-    fit = fitted(call, terms, judge.model).apply(question)
+    fit = fitted(call, terms, judge.model)
+    if fit.misfit:
+        return RequestError(fit.misfit)
     try:
         said = yield from attempt(
-            call, terms, fit, judge.upstream, abandoned=abandoned, purse=purse, purpose="judge"
+            call,
+            terms,
+            fit.apply(question),
+            judge.upstream,
+            abandoned=abandoned,
+            purse=purse,
+            purpose="judge",
         )
-    except (UpstreamFailure, BudgetError) as error:
+    except (UpstreamFailure, BudgetError, UnknownPriceError) as error:
         return error
     return _said_in(said.reply.payload)
 
 
-def not_asked(judge: Tier, error: UpstreamFailure | BudgetError) -> str:
+def not_asked(judge: Tier, error: LeastwiseError) -> str:
     """Return in words why a judge was not asked."""
-    if isinstance(error, BudgetError):
-        return f"not asked: budget {error.budget} cannot cover it"
-    return f"not asked: {judge.upstream} " + (
-        f"answers {error.status}" if error.status else "cannot be reached"
-    )
+    match error:
+        case BudgetError():
+            why = f"budget {error.budget} cannot cover it" if error.account else "budgets cannot be asked"
+        case UpstreamFailure():
+            how = f"answers {error.status}" if error.status else "cannot be reached"
+            why = f"{judge.upstream} {how}"
+        case UnknownPriceError():
+            why = f"{judge.model} has no price"
+        case _:
+            why = str(error)
+    return f"not asked: {why}"
 
 
 def _weighed(asked: Question, fact: _Fact) -> Verdict:
     """Return a score as a verdict, by its calibration where there is one."""
-    plan, task = asked.plan, asked.call.task
+    plan, task = asked.call.plan, asked.call.task
     is_self = plan.judge is not None and canonical(plan.judge.model) == canonical(asked.maker)
     said = f"{fact.score}/{HIGHEST_SCORE}" + ("" if fact.fault in ("none", "") else f" ({fact.fault})")
     verdict = Verdict(JUDGE, "abstain", said, float(fact.score), is_self=is_self)
-    calibration = calibration_for(asked)
+    stamp = stamp_of(plan, asked.maker, VERSION)
+    calibration = asked.known.evidence.calibration(stamp, asked.task_type)
     if calibration is not None:
-        probability = calibration.probability(fact.score)
+        probability = calibration.curve.at(fact.score)
         words = f"{said}, {probability:.0%} acceptable"
         verdict = structs.replace(verdict, words=words, probability=probability)
     proven = calibration.threshold if calibration is not None else None
@@ -198,19 +228,6 @@ def _weighed(asked: Question, fact: _Fact) -> Verdict:
         words = f"{verdict.words} by the model itself, not calibrated: accepts nothing"
         return structs.replace(verdict, words=words, blames=not asked.is_sure)
     return structs.replace(verdict, says="accept" if fact.score >= least else "escalate")
-
-
-def calibration_for(asked: Question) -> Calibration | None:
-    """Return the calibration of this judge on this maker, for the type of task or for all.
-
-    None while planted answers pass more often than it says they would.
-    """
-    stamp, evidence = stamp_of(asked.plan, asked.maker, VERSION), asked.known.evidence
-    found = evidence.calibrations.get((stamp, asked.task_type)) or evidence.calibrations.get((stamp, ""))
-    planted, accepted = evidence.controls.get(stamp, (0, 0))
-    if found is not None and found.rates is not None and planted:
-        return None if alarm(accepted, planted, found.rates.false_accept) else found
-    return found
 
 
 def question_of(system: str, data: Mapping[str, JSON], shape: Mapping[str, JSON]) -> Request:
@@ -226,10 +243,25 @@ def question_of(system: str, data: Mapping[str, JSON], shape: Mapping[str, JSON]
             "model": AUTO[0],
             "max_tokens": _MAX_TOKENS,
             "system": system,
-            "messages": [{"role": "user", "content": json.dumps(data, ensure_ascii=False)}],
+            "messages": [{"role": "user", "content": _spelt(data)}],
             "output_config": {"format": {"type": "json_schema", "schema": shape}},
         }
     )
+
+
+def with_room(question: Request, judge: Tier, terms: Terms) -> Request:
+    """Return a question as it is put to a judge: one that cannot but think has room to, and thinks little."""
+    model = terms.models.get(judge.model)
+    if model is None or model.thinking != "always":
+        return question
+    effort = {"effort": "low"} if "low" in model.efforts else {}
+    config = {**question.get("output_config"), **effort}
+    return question.replace(max_tokens=_WITH_THINKING, output_config=config)
+
+
+def _spelt(data: Mapping[str, JSON]) -> str:
+    """Return data as JSON text; half a surrogate pair, which some answers hold, cannot be sent."""
+    return json.dumps(data, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
 def task_of(request: Request, task: Task) -> Mapping[str, JSON] | None:
@@ -259,12 +291,21 @@ def _shown(block: Mapping[str, JSON]) -> JSON:
         case "tool_use" | "server_tool_use":
             return {"tool_call": block.get("name"), "input": block.get("input")}
         case "tool_result":
-            inner = [_shown(part) for part in blocks_of(block.get("content"))]
-            return None if any(part is None for part in inner) else {"tool_result": inner}
+            return _all_shown("tool_result", block.get("content"))
+        case "document":
+            source = block.get("source") or {}
+            content = {"text": "data", "content": "content"}.get(text_of(source, "type"))
+            return _all_shown("document", source.get(content)) if content else None
         case kind if kind in _UNSEEN:
             return None
         case _:
             return block
+
+
+def _all_shown(name: str, content: JSON) -> JSON:
+    """Return what a block holds as the judge sees it, None where a part of it cannot be."""
+    inner = [_shown(part) for part in blocks_of(content)]
+    return None if any(part is None for part in inner) else {name: inner}
 
 
 def _said_in(message: Any) -> Mapping[str, JSON]:

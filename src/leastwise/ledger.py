@@ -168,7 +168,7 @@ class Reserved:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
     """One request's whole life, as one row.
 
@@ -211,35 +211,35 @@ class Exchange:
     id: str
     at: float
     tenant: str
-    key: str
-    session: str
-    tag: str
+    key: str = ""
+    session: str = ""
+    tag: str = ""
     kind: str
     mode: str
     asked: str
-    served: str
-    tier: str
+    served: str = ""
+    tier: str = ""
     upstream: str
-    would: str
+    would: str = ""
     result: str
     status: int
     decision_json: str
     policy_hash: str
     baseline: str
     baseline_how: str
-    baseline_nusd: int
-    spent_nusd: int
-    discarded_nusd: int
-    saved_nusd: int
-    could_nusd: int
-    arm: str
-    complexity: str
-    task_type: str
-    certainty: str
-    input_tokens: int
-    output_tokens: int
+    baseline_nusd: int = 0
+    spent_nusd: int = 0
+    discarded_nusd: int = 0
+    saved_nusd: int = 0
+    could_nusd: int = 0
+    arm: str = "treated"
+    complexity: str = ""
+    task_type: str = ""
+    certainty: str = "exact"
+    input_tokens: int = 0
+    output_tokens: int = 0
     latency_s: float
-    fault: str
+    fault: str = ""
     misfit: str = ""
     misfit_field: str = ""
     lost_cache_nusd: int = 0

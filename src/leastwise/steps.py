@@ -38,8 +38,8 @@ class Load:
     for none.
     """
 
-    tag: str
-    tool_use_ids: tuple[str, ...]
+    tag: str = ""
+    tool_use_ids: tuple[str, ...] = ()
     tenant: str = "local"
     session: str = ""
     ask_key: str = ""

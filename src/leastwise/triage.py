@@ -78,13 +78,17 @@ def advice(
     terms = replace(
         terms, limits=replace(terms.limits, wait_s=0.0)
     )  # what can be done without waits for none
-    asked = replace(call, request=_question(adviser, read))
-    question = fitted(asked, terms, adviser.model).apply(asked.request)
+    asked, place = _question(adviser, read), call.request.get("inference_geo")
+    if place:
+        asked = asked.replace(inference_geo=place)  # what is to be answered there is read there, too
+    fit = fitted(replace(call, request=asked), terms, adviser.model)
+    if fit.misfit:
+        return known
     try:
         answer = yield from attempt(
             replace(call, max_retries=0),
             terms,
-            question,
+            fit.apply(asked),
             adviser.upstream,
             abandoned=abandoned,
             purse=known.purse,

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from leastwise.account import certainty_of, outcome_of
 from leastwise.attempt import MISFITS, Call, Terms, attempt, fitted, moment
@@ -35,13 +36,15 @@ from leastwise.errors import (
     UpstreamFailure,
 )
 from leastwise.exchange import Done
-from leastwise.judge import not_asked, put, question_of, task_of
-from leastwise.ladder import Code, Reason, Tier
+from leastwise.judge import Question, not_asked, put, question_of, scoring, task_of, with_room
+from leastwise.judge import judge as ask_judge
+from leastwise.ladder import Code, Reason, Tier, Verdict
 from leastwise.leasing import cap_of, worst_of
 from leastwise.ledger import Entry, Exchange
 from leastwise.messages import JSON, LEFT_OUT, Facts, Reply, Request, answered_calls, text_of
 from leastwise.models import canonical
 from leastwise.prices import cheaper_tiers, cost, worst_case
+from leastwise.routing import Known
 from leastwise.steps import Load, Record, RunFailed, Steps, load, run
 from leastwise.tally import prompt_bound, unbounded_part
 
@@ -89,6 +92,8 @@ class Pair:
         tier: The tier on trial.
         asked: Who is asked now: the tier or, where the answer at hand is the tier's own, its measure.
         function: The user's comparison, where the trial names one.
+        scores: Whether the judge of the call's plan scores the tier's answer, too: with how the comparison
+            ends, that tells what its scores are worth.
     """
 
     trial: OpenTrial
@@ -98,6 +103,7 @@ class Pair:
     tier: Tier
     asked: Tier
     function: Compare | None = None
+    scores: bool = False
 
     @property
     def against(self) -> str:
@@ -151,23 +157,28 @@ def try_pair(pair: Pair) -> Steps[Done]:
     Raises:
         UnknownPriceError: the tier or the judge has no price; nothing was sent.
     """
-    pairs = yield from _tried(pair)
+    pairs, verdict = yield from _tried(pair)
     spent = pair.call.spent
     pairs = replace(pairs, spent_nusd=sum(entry.cost_nusd for entry in spent))
-    verdict = "as good" if pairs.agreed else "not as good"
-    words = f"{verdict}, {pairs.how}" if pairs.is_compared else f"not compared: {pairs.how}"
-    record = _record(pair, words, _answer_in(spent))
+    shown = "as good" if pairs.agreed else "not as good"
+    words = f"{shown}, {pairs.how}" if pairs.is_compared else f"not compared: {pairs.how}"
+    verdicts = () if verdict is None else (structs.replace(verdict, tier=pair.tier.name),)
+    record = replace(_record(pair, words, _answer_in(spent)), verdicts=verdicts, checks=pair.call.plan.digest)
     if spent:
         yield record
-    return Done(Reply(pairs), outcome_of(record.exchange, spent, _reasons(pair, words), pair.terms))
+    row, reasons = record.exchange, _reasons(pair, words)
+    return Done(Reply(pairs), outcome_of(row, spent, reasons, pair.terms, verdicts=verdicts))
 
 
-def _tried(pair: Pair) -> Steps[Pairs]:
-    """Ask for the other answer and compare; what keeps it from being compared is counted by its cause."""
+def _tried(pair: Pair) -> Steps[tuple[Pairs, Verdict | None]]:
+    """Ask for the other answer and compare; what keeps it from being compared is counted by its cause.
+
+    Also returns what the judge says of the tier's answer by itself, where that is wanted.
+    """
     call, asked = _plain(pair.call), pair.asked
     fit = fitted(call, pair.terms, asked.model)
     if fit.misfit:
-        return Pairs(f"did not fit {asked}")
+        return Pairs(f"did not fit {asked}"), None
     purse = yield from _purse(pair)
     terms = replace(pair.terms, limits=replace(pair.terms.limits, unbounded="refuse"))
     try:
@@ -182,21 +193,27 @@ def _tried(pair: Pair) -> Steps[Pairs]:
         )
     except UpstreamFailure as failure:
         if failure.status in MISFITS:
-            return Pairs(f"refused by {asked} ({failure.status})")
-        return Pairs(f"{UNANSWERED} {failure.status or '(no answer)'}")
+            return Pairs(f"refused by {asked} ({failure.status})"), None
+        return Pairs(f"{UNANSWERED} {failure.status or '(no answer)'}"), None
     except BudgetError as short:
-        return Pairs(_short_of(pair.trial, short))
+        return Pairs(_short_of(pair.trial, short)), None
     except UnboundedError:
-        return Pairs("its cost has no bound")
+        return Pairs("its cost has no bound"), None
     payload = answer.reply.payload
     other = replace(answer.reply, facts=answer.facts, message=payload if isinstance(payload, Mapping) else {})
     if not other.message.get("content"):
-        return Pairs(f"no readable answer by {asked}")
+        return Pairs(f"no readable answer by {asked}"), None
     how, agreed = yield from _compared(pair, *pair.ordered(pair.given, other), purse)
     if agreed is None:
-        return Pairs(how)
+        return Pairs(how), None
+    verdict = None
+    if pair.scores and asked == pair.tier:
+        known = Known(purse=purse)
+        question = Question(call, terms, known, asked.model, "", True, partial(_abandoned, pair))  # noqa: FBT003 - nobody is to be asked instead
+        verdict = yield from ask_judge(question, other)
     measure_nusd, tier_nusd = pair.ordered(_price(pair), answer.entry.cost_nusd)
-    return Pairs(how, pair.against, agreed=int(agreed), measure_nusd=measure_nusd, tier_nusd=tier_nusd)
+    sums = {"agreed": int(agreed), "measure_nusd": measure_nusd, "tier_nusd": tier_nusd}
+    return Pairs(how, pair.against, **sums), verdict
 
 
 def most_nusd(pair: Pair) -> int:
@@ -209,17 +226,26 @@ def most_nusd(pair: Pair) -> int:
     fit, now = fitted(call, terms, pair.asked.model), terms.clock()
     if fit.misfit or unbounded_part(call.request):
         return 0
-    answer = worst_of(fit.apply(call.request), pair.asked.upstream, now, terms.book).nusd
-    task = task_of(call.request, call.task)
-    how = pair.trial.compare
-    if pair.function is not None or task is None or how not in ("auto", "judge"):
-        return answer
+    most = worst_of(fit.apply(call.request), pair.asked.upstream, now, terms.book).nusd
+    task, how = task_of(call.request, call.task), pair.trial.compare
+    if task is None:
+        return most
+    if pair.scores and call.plan.judge is not None and pair.asked == pair.tier:
+        most += _judging(pair, call.plan.judge, scoring(task, ""))
+    if pair.function is not None or how not in ("auto", "judge"):
+        return most
     if how == "auto" and pair.asked == pair.tier and compared_by(call.request, pair.given) != "judge":
-        return answer
-    question = question_of(_SYSTEM, {"task": task, "first": _shown(pair.given), "second": ""}, _SHAPE)
-    prompt = prompt_bound(question) + _TOKENS_MORE * cap_of(call.request)
-    most = worst_case(prompt, cap_of(question), judge.model, moment(now), terms.book, provider=judge.upstream)
-    return answer + most.nusd
+        return most
+    both = {"task": task, "first": _shown(pair.given), "second": ""}
+    return most + _judging(pair, judge, question_of(_SYSTEM, both, _SHAPE))
+
+
+def _judging(pair: Pair, judge: Tier, question: Request) -> int:
+    """Return the most that a question can cost to which an answer is added that is not there yet."""
+    question = with_room(question, judge, pair.terms)
+    prompt = prompt_bound(question) + _TOKENS_MORE * cap_of(pair.call.request)
+    now, book = moment(pair.terms.clock()), pair.terms.book
+    return worst_case(prompt, cap_of(question), judge.model, now, book, provider=judge.upstream).nusd
 
 
 def _plain(call: Call) -> Call:
@@ -409,7 +435,6 @@ def _record(pair: Pair, words: str, answer: Entry | None) -> Record:
         at=call.at,
         tenant=call.tenant,
         key=call.key,
-        session="",
         tag=pair.trial.tag,
         kind="trial",
         mode="trial",
@@ -417,26 +442,19 @@ def _record(pair: Pair, words: str, answer: Entry | None) -> Record:
         served=canonical(answer.model) if answer is not None else "",
         tier=pair.asked.name if answer is not None else "",
         upstream=pair.asked.upstream,
-        would="",
         result="ok" if answer is not None else "error",
         status=200 if answer is not None else failed,
         decision_json=msgspec.json.encode(kept).decode(),
         policy_hash=pair.terms.policy_hash,
         baseline=pair.against,
         baseline_how="asked",
-        baseline_nusd=0,
         spent_nusd=spent_nusd,
         discarded_nusd=spent_nusd - checks_nusd,
         saved_nusd=-spent_nusd,
-        could_nusd=0,
-        arm="treated",
-        complexity="",
-        task_type="",
         certainty=certainty_of(spent),
         input_tokens=facts.prompt_tokens,
         output_tokens=facts.output_tokens,
         latency_s=max(0.0, pair.terms.clock() - call.at),
-        fault="",
         checks_nusd=checks_nusd,
     )
     return Record(row)

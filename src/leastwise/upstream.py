@@ -76,7 +76,8 @@ class HttpUpstream:
         request = step.request
         betas = {"anthropic-beta": ",".join(request.betas)} if request.betas else {}
         answer, headers = await self._call("POST", request.endpoint, request.body(), betas)
-        return Reply(answer, Facts.read(answer), request_id=headers.get("request-id", ""))
+        request_id = headers.get("request-id", "")
+        return Reply(answer, Facts.read(answer), request_id=request_id, read=lambda: answer)
 
     async def models(self) -> list[dict[str, Any]]:
         """Return the account's models, as `GET /v1/models` lists them.

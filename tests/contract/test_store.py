@@ -21,8 +21,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from leastwise.budget import Account, BudgetRule, Claim, Raise, Standing, Window
-from leastwise.cascade import Calibration, Evidence, Rung, Trial, calibrate
+from leastwise.cascade import Calibration, Evidence, Rung, Trial
 from leastwise.cascade.calibration import Scored as Outcome
+from leastwise.cascade.calibration import calibrate
 from leastwise.cascade.trials import OpenTrial, Pairs
 from leastwise.errors import StoreError
 from leastwise.ladder import SAYS, Verdict
@@ -40,7 +41,7 @@ from leastwise.ledger import (
 )
 from leastwise.messages import Usage
 from leastwise.routing import Warmth
-from leastwise.steps import Lease, Record, Settle
+from leastwise.steps import Lease, Load, Record, Settle
 from leastwise.stores import GROUPS, Line, Query, Scored, Store, Story, TypeLine, recover
 from leastwise.stores.postgres import PostgresStore
 from leastwise.stores.redis import RedisBudgets
@@ -257,7 +258,7 @@ def test_twice_is_as_good_as_once(store: Store) -> None:
 
     assert Story(row, (attempt,)) == store.find(row.id)
     assert [(1, 200_000)] == [(line.calls, line.spent_nusd) for line in store.sums(Query())]
-    assert {"new": 1.25} == store.known("mail", (), NOW).corrections  # (30 + 20) / (20 + 20), not 80 / 60
+    assert {"new": 1.25} == store.known(Load("mail"), NOW).corrections  # (30 + 20) / (20 + 20), not 80 / 60
 
 
 def test_misfits_are_counted_by_the_model_that_refused(store: Store) -> None:
@@ -278,12 +279,12 @@ def test_misfits_are_counted_by_the_model_that_refused(store: Store) -> None:
 
 
 def test_a_small_models_word_is_kept_for_its_ask(store: Store) -> None:
-    assert "" == store.known("", (), NOW, ask_key="k1").opinion
+    assert "" == store.known(Load(ask_key="k1"), NOW).opinion
 
     write(store, Record(exchange(), ask_key="k1", opinion="classify"), Record(exchange(), ask_key="k2"))
     write(store, Record(exchange(), ask_key="k1", opinion="extract"))
 
-    assert ["extract", "", ""] == [store.known("", (), NOW, ask_key=key).opinion for key in ("k1", "k2", "")]
+    assert ["extract", "", ""] == [store.known(Load(ask_key=key), NOW).opinion for key in ("k1", "k2", "")]
 
 
 def test_a_lease_reserves_nothing_without_a_budget(store: Store) -> None:
@@ -336,14 +337,21 @@ def test_a_row_settles_its_lease(store: Store, way: str) -> None:
 
     assert Story(row, (attempt,)) == store.find(row.id)
     assert {"a": Standing(400, 0, 1), "b": Standing(400, 0, 1)} == store.known(
-        "", (), NOW, accounts=[account_of("a"), account_of("b"), account_of("c")]
+        Load(
+            accounts=(
+                account_of("a"),
+                account_of("b"),
+                account_of("c"),
+            )
+        ),
+        NOW,
     ).standings
     assert in_accounts(store) == store.charged()
 
 
 def test_routing_knows_what_was_added_to_budgets_for_now(store: Store) -> None:
     def raised(at: float) -> dict[str, int]:
-        return dict(store.known("", (), at, accounts=[account_of("a")]).raised)
+        return dict(store.known(Load(accounts=(account_of("a"),)), at).raised)
 
     assert {} == raised(NOW)
     for nusd, until in ((5, NOW + 1), (7, NOW + 9), (11, NOW)):
@@ -351,7 +359,7 @@ def test_routing_knows_what_was_added_to_budgets_for_now(store: Store) -> None:
     store.add_raise(Raise("b", 1, NOW + 9, "why", "who", NOW - 1))
 
     assert [{"a": 12, "b": 1}, {"a": 7, "b": 1}, {}] == [raised(at) for at in (NOW, NOW + 1, NOW + 9)]
-    assert {} == store.known("", (), NOW).raised
+    assert {} == store.known(Load(), NOW).raised
 
 
 def test_charges_add_up_to_what_accounts_hold(store: Store) -> None:
@@ -607,9 +615,9 @@ def test_pins_tell_which_model_made_a_tool_call(store: Store) -> None:
     store.flush()
 
     assert {"toolu_1": "m1", "toolu_3": "m2", "toolu_4": "m3"} == store.known(
-        "", ("toolu_1", "toolu_3", "toolu_4", "toolu_5"), NOW
+        Load("", ("toolu_1", "toolu_3", "toolu_4", "toolu_5")), NOW
     ).pins
-    assert {} == store.known("", (), NOW).pins
+    assert {} == store.known(Load(), NOW).pins
 
 
 def test_a_long_conversation_has_more_tool_calls_than_a_statement_has_parameters(store: Store) -> None:
@@ -618,7 +626,7 @@ def test_a_long_conversation_has_more_tool_calls_than_a_statement_has_parameters
     store.flush()
 
     assert {odd: "m1"} == store.known(
-        "", [*(f"toolu_{number}" for number in range(2, 40_000)), odd], NOW
+        Load("", (*(f"toolu_{number}" for number in range(2, 40_000)), odd)), NOW
     ).pins
 
 
@@ -629,7 +637,9 @@ def test_who_made_a_call_is_remembered_for_the_last_ten_thousand_and_longer_in_t
         ids = tuple(f"toolu_{number}" for number in range(start, start + 3_000))
         write(store, Record(exchange(), ids, f"m{start}"))
 
-    assert {"toolu_0": "m0", "toolu_11999": "m9000"} == store.known("", ("toolu_0", "toolu_11999"), NOW).pins
+    assert {"toolu_0": "m0", "toolu_11999": "m9000"} == store.known(
+        Load("", ("toolu_0", "toolu_11999")), NOW
+    ).pins
 
 
 def test_a_tags_baseline_is_the_model_it_asked_for_most(store: Store) -> None:
@@ -645,7 +655,7 @@ def test_a_tags_baseline_is_the_model_it_asked_for_most(store: Store) -> None:
     write(store, *map(Record, usual + others))
 
     assert ["opus", "other", None, None] == [
-        store.known(tag, (), NOW).baseline for tag in ("mail", "chat", "new", "")
+        store.known(Load(tag), NOW).baseline for tag in ("mail", "chat", "new", "")
     ]
 
 
@@ -653,22 +663,22 @@ def test_what_changes_slowly_is_remembered_for_a_second(store: Store) -> None:
     learned = Record(
         exchange(tag="mail", mode="observe", asked="opus"), measured=Measured("new", 20_000, 30_000)
     )
-    before = store.known("mail", (), NOW)
+    before = store.known(Load("mail"), NOW)
     write(store, learned)
 
-    assert [before, before] == [store.known("mail", (), NOW), store.known("mail", (), NOW + 0.9)]
+    assert [before, before] == [store.known(Load("mail"), NOW), store.known(Load("mail"), NOW + 0.9)]
     for at in (NOW + 1.1, NOW + 0.05):  # later, or after the clock was set back
         assert ("opus", {"new": 1.25}) == (
-            store.known("mail", (), at).baseline,
-            store.known("mail", (), at).corrections,
+            store.known(Load("mail"), at).baseline,
+            store.known(Load("mail"), at).corrections,
         )
 
 
 def test_many_tags_do_not_fill_the_memory_and_each_is_answered(store: Store) -> None:
     write(store, Record(exchange(tag="mail", mode="observe", asked="opus")))
-    assert [None] * 10_100 == [store.known(f"tag {number}", (), NOW).baseline for number in range(10_100)]
+    assert [None] * 10_100 == [store.known(Load(f"tag {number}"), NOW).baseline for number in range(10_100)]
 
-    assert "opus" == store.known("mail", (), NOW).baseline
+    assert "opus" == store.known(Load("mail"), NOW).baseline
 
 
 def warm(model: str = "m1", **given: Any) -> Warmth:
@@ -677,7 +687,7 @@ def warm(model: str = "m1", **given: Any) -> Warmth:
 
 
 def warmths(store: Store, session: str = "s", tenant: str = "local") -> dict[str, Warmth]:
-    return dict(store.known("", (), NOW, tenant=tenant, session=session).warmths)
+    return dict(store.known(Load(tenant=tenant, session=session), NOW).warmths)
 
 
 def in_session(warmth: Warmth, session: str = "s", tenant: str = "local") -> Record:
@@ -764,7 +774,7 @@ def test_token_ratios_are_learned_from_what_was_counted(
 ) -> None:
     write(store, *(Record(exchange(), measured=Measured(*each)) for each in measured))
 
-    assert corrections == store.known("", (), NOW).corrections
+    assert corrections == store.known(Load(), NOW).corrections
 
 
 @kinds
@@ -850,7 +860,7 @@ def test_threads_write_each_row_once(kind: str) -> None:
                     store.write(Settle(attempt), may_wait=turn % 2 == 0)
                     store.write(Record(row), may_wait=turn % 2 == 0)
                 if turn % 50 == 0:
-                    store.known("t0", ("toolu_1",), NOW)
+                    store.known(Load("t0", ("toolu_1",)), NOW)
             return mine
 
         with ThreadPoolExecutor(16) as pool:
@@ -965,7 +975,7 @@ def test_planted_answers_are_counted_by_what_their_scores_depend_on(store: Store
         write(store, Record(exchange(), verdicts=(one,)))
 
     assert {"s1": (3, 1), "s2": (1, 1)} == store.evidence(CHECKS).controls
-    assert {"s1": (3, 1), "s2": (1, 1)} == store.known("", (), NOW, checks=CHECKS).evidence.controls
+    assert {"s1": (3, 1), "s2": (1, 1)} == store.known(Load(checks=CHECKS), NOW).evidence.controls
 
 
 def test_evidence_adds_up_by_type_and_tier_under_the_same_checks(store: Store) -> None:
@@ -994,11 +1004,11 @@ def test_evidence_adds_up_by_type_and_tier_under_the_same_checks(store: Store) -
 
 def test_routing_is_given_evidence_where_it_asks_and_remembers_it_for_a_second(store: Store) -> None:
     def known(at: float, checks: str = CHECKS) -> Evidence:
-        return store.known("", (), at, checks=checks).evidence
+        return store.known(Load(checks=checks), at).evidence
 
     assert [Evidence()] * 2 == [known(NOW), known(NOW, "")]
     write(store, checked(exchange(task_type="extract"), {"haiku": True}))
-    store.put_calibration(Calibration("judge", "s", "", 3.0), NOW)
+    store.put_calibration(Calibration("s", "", 3.0), NOW)
     store.put_trial(TRIAL)
 
     assert [Evidence(), store.evidence(CHECKS), Evidence()] == [
@@ -1047,7 +1057,7 @@ def test_of_what_two_write_at_once_no_evidence_is_lost(kind_of_two: Two) -> None
 
 
 def floor_of(store: Store, session: str = "s", tenant: str = "local") -> tuple[str, float]:
-    known = store.known("", (), NOW, tenant=tenant, talk=session)
+    known = store.known(Load(tenant=tenant, talk=session), NOW)
     return known.floor, known.floor_at
 
 
@@ -1250,10 +1260,10 @@ TRIAL = Trial("mail", "haiku", "claude-opus-5-5", "judge", 200, 188, 90_000, NOW
 def test_of_calibrations_and_trials_the_last_is_known(store: Store) -> None:
     sample = [Outcome(float(number % 5 + 1), ok=number % 5 > 1) for number in range(400)]
     kept = [
-        Calibration("judge", "s", "", 3.0),
-        Calibration("judge", "s", "extract", 4.0),
-        Calibration("judge", "t", "", None, why="too few"),
-        calibrate(sample, check="judge", stamp="s"),
+        Calibration("s", "", 3.0),
+        Calibration("s", "extract", 4.0),
+        Calibration("t", "", None, why="too few"),
+        calibrate(sample, "s"),
     ]
     assert kept[3].rates is not None
     for at, one in enumerate(kept):
@@ -1274,8 +1284,8 @@ def test_of_calibrations_and_trials_the_last_is_known(store: Store) -> None:
 def test_a_tag_alone_makes_its_trials_known(store: Store) -> None:
     store.put_trial(TRIAL)
 
-    assert {("mail", "haiku"): TRIAL} == store.known("mail", (), NOW).evidence.trials
-    assert {} == store.known("", (), NOW).evidence.trials
+    assert {("mail", "haiku"): TRIAL} == store.known(Load("mail"), NOW).evidence.trials
+    assert {} == store.known(Load(), NOW).evidence.trials
 
 
 OPEN = OpenTrial("T1", "mail", "haiku", "claude-haiku-5-5", "auto", "opus", 500, 3 * 10**9, NOW)
@@ -1349,7 +1359,7 @@ def test_a_trials_row_is_money_and_no_call(store: Store) -> None:
         line, spent_nusd=0, saved_nusd=0, discarded_nusd=0, checks_nusd=0
     )
     assert (9, -9, 7, 2) == (line.spent_nusd, line.saved_nusd, line.discarded_nusd, line.checks_nusd)
-    assert (None, {}) == (store.known("mail", (), NOW).baseline, store.latencies(Query()))
+    assert (None, {}) == (store.known(Load("mail"), NOW).baseline, store.latencies(Query()))
 
 
 @kinds
@@ -1363,7 +1373,7 @@ def test_what_was_said_of_old_requests_goes_with_them(kind: str) -> None:
         store.add_feedback(word(old, ok=True), word(young, ok=True))
         store.post(escalated("opus", NOW - DAY_S, "today"))
         store.put_trial(replace(TRIAL, at=0.0))
-        store.put_calibration(Calibration("judge", "s", "", 3.0), 0.0)
+        store.put_calibration(Calibration("s", "", 3.0), 0.0)
         clock.now += 120
         write(store, Record(exchange()))
         store.flush()

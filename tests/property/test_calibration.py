@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leastwise.cascade import Scored, calibrate, interval
-from leastwise.cascade.calibration import _threshold
+from leastwise.cascade import interval
+from leastwise.cascade.calibration import Scored, calibrate, threshold_for
 from leastwise.cascade.curves import Curve, Level, fitted, isotonic, levels_of, platt
 from leastwise.cascade.intervals import at_most, faultless, lower_bound, upper_bound
 
@@ -100,7 +100,7 @@ def test_at_most_one_sample_in_twenty_breaks_the_promise(mixture: Mixture, n: in
     rng, samples = random.Random(f"{mixture} {n}"), 300
     broken = 0
     for _ in range(samples):
-        threshold, _ = _threshold(drawn(mixture, n, rng), 0.05, 0.95)
+        threshold, _ = threshold_for(drawn(mixture, n, rng), 0.05, 0.95)
         broken += threshold is not None and true_error(mixture, threshold) > 0.05
 
     assert broken <= samples * 0.05 + 3 * math.sqrt(samples * 0.05 * 0.95)
@@ -109,7 +109,7 @@ def test_at_most_one_sample_in_twenty_breaks_the_promise(mixture: Mixture, n: in
 def test_the_promise_is_not_kept_by_refusing_all() -> None:
     rng, mixture = random.Random(7), [(5, 0.005), (3, 0.02), (2, 0.5), (1, 0.9)]
 
-    thresholds = [calibrate(drawn(mixture, 400, rng), check="c", stamp="").threshold for _ in range(50)]
+    thresholds = [calibrate(drawn(mixture, 400, rng), "").threshold for _ in range(50)]
 
     assert thresholds.count(-1) >= 40
 
@@ -118,14 +118,14 @@ def test_the_promise_is_not_kept_by_refusing_all() -> None:
 def test_the_order_of_answers_is_of_no_account(scored: list[Scored], rng: random.Random) -> None:
     shuffled = rng.sample(scored, len(scored))
 
-    assert calibrate(scored, check="c", stamp="") == calibrate(shuffled, check="c", stamp="")
+    assert calibrate(scored, "") == calibrate(shuffled, "")
 
 
 @given(answers.map(lambda scored: scored * 8), st.floats(0.02, 0.4))
 def test_a_threshold_is_a_score_whose_accepted_answers_pass_the_exact_test(
     scored: list[Scored], target: float
 ) -> None:
-    found = calibrate(scored, check="c", stamp="", target=target)
+    found = calibrate(scored, "", target=target)
 
     if found.threshold is not None:
         assert found.threshold in {one.score for one in scored}
@@ -137,7 +137,7 @@ def test_a_threshold_is_a_score_whose_accepted_answers_pass_the_exact_test(
 
 
 def levels(scored: Sequence[Scored]) -> list[Level]:
-    return levels_of((one.score, one.ok) for one in scored)
+    return levels_of(scored)
 
 
 def squares(found: Sequence[Level], values: Sequence[Fraction]) -> Fraction:

@@ -8,19 +8,10 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from leastwise.cascade import (
-    BUILT_IN,
-    Check,
-    Unparsable,
-    all_of,
-    first_of,
-    labels,
-    language,
-    length,
-    regex,
-    schema_of,
-    settle,
-)
+from leastwise.cascade import BUILT_IN, Check, Unparsable, settle
+from leastwise.cascade.checks import labels, language, length, regex
+from leastwise.cascade.combine import all_of, first_of
+from leastwise.cascade.shapes import schema_of
 from leastwise.ladder import SAYS, Says, Verdict
 from leastwise.messages import Reply, Request
 from tests.kit import request

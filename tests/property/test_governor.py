@@ -9,8 +9,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leastwise.cascade import Leg, Rung, begin
-from leastwise.cascade.governor import rejected
+from leastwise.cascade import Rung
+from leastwise.cascade.governor import Leg, begin, rejected
 
 rungs = st.integers(0, 400).flatmap(lambda n: st.builds(Rung, st.just(n), st.integers(0, n)))
 ladders = st.lists(
@@ -29,9 +29,9 @@ ladders = st.lists(
 
 
 def counted_through(legs: Sequence[Leg], first: int) -> Fraction:
-    """Return the mean cost over every place where a climb from `first` can end."""
+    """Return the mean cost over every place where a climb from `first` can end, by the way it goes."""
     mean, spent, reached = Fraction(0), 0, Fraction(1)
-    for place in range(first, len(legs)):
+    for place in (first, *replace(begin(legs), index=first).onward):
         leg = legs[place]
         is_first, is_last = place == first, place == len(legs) - 1
         spent += leg.answer_nusd if is_first or leg.after_nusd is None else leg.after_nusd
@@ -52,11 +52,26 @@ def test_it_begins_where_least_is_paid_over_all_ways_it_can_go(legs: list[Leg]) 
 
 
 @given(ladders, st.floats(0, 1), st.floats(0, 1))
-def test_a_probe_goes_down_one_and_no_further(legs: list[Leg], draw: float, probes: float) -> None:
+def test_a_probe_goes_below_where_all_accepted_it_would_pay(
+    legs: list[Leg], draw: float, probes: float
+) -> None:
     usual, found = begin(legs), begin(legs, draw=draw, probes=probes)
+    least = usual.costs_nusd[usual.index]
+    could_pay = {at for at in range(usual.index) if legs[at].answer_nusd + legs[at].check_nusd < least}
 
-    assert usual.index - found.is_probe == found.index >= 0
-    assert draw < probes or not found.is_probe
+    assert (found.probes and found.index in could_pay) or found == usual
+    assert (found.probes > 0) == (draw < probes and bool(could_pay))
+    tried = {begin(legs, draw=step / 100, probes=1.0).index for step in range(100)}
+    assert tried == (could_pay or {usual.index})
+
+
+@given(ladders)
+def test_a_tier_that_is_passed_by_on_the_way_adds_nothing(legs: list[Leg]) -> None:
+    found = begin(legs)
+    kept = [legs[place] for place in (found.index, *found.onward)]
+    again = begin(kept)
+
+    assert (0, found.costs_nusd[found.index]) == (again.index, again.costs_nusd[0])
 
 
 @given(ladders.filter(lambda legs: len(legs) > 1), st.data())

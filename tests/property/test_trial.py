@@ -36,8 +36,8 @@ def reply(text: str, model: str) -> Reply:
     return Reply(told, Facts.read(told), message=told)
 
 
-def tried(measure: str, own: str, how: str = "judge", *, seed: int = 0, ranks: Any = len) -> Pairs:
-    """Return what a pair comes to, before a judge who finds the text that ranks higher better."""
+def tried(measure: str, own: str, how: str = "judge", *, seed: int = 0) -> Pairs:
+    """Return what a pair comes to, before a judge who finds the longer text better."""
     trial = OpenTrial("T1", "mail", "haiku", HAIKU, how, "", 500, 3 * 10**9, NOW)
     made, tier = terms(rng=random.Random(seed)), DEFAULT_LADDER["haiku"]
     steps = try_pair(Pair(trial, call(request(OPUS)), made, reply(measure, OPUS), tier, tier))
@@ -48,16 +48,16 @@ def tried(measure: str, own: str, how: str = "judge", *, seed: int = 0, ranks: A
             answer: object = Known() if isinstance(step, Load) else None
             if isinstance(step, Send):
                 asked += 1
-                answer = reply(own, HAIKU) if asked == 1 else reply(judged(step, ranks), OPUS)
+                answer = reply(own, HAIKU) if asked == 1 else reply(judged(step), OPUS)
             step = steps.send(answer)
     except StopIteration as stop:
-        assert isinstance(stop.value.reply.payload, Pairs)  # noqa: PT017 - it is how a generator returns
-        return stop.value.reply.payload
+        found: Pairs = stop.value.reply.payload
+        return found
 
 
-def judged(step: Send, ranks: Any) -> str:
+def judged(step: Send) -> str:
     data = json.loads(step.request.messages[0]["content"])
-    first, second = ranks(data["first"]), ranks(data["second"])
+    first, second = len(data["first"]), len(data["second"])
     better = "same" if first == second else "first" if first > second else "second"
     return json.dumps({"better": better})
 

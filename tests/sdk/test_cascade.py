@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import anthropic
 import pytest
 
 import leastwise
@@ -20,7 +23,13 @@ from leastwise.simulate import Server, Simulator, serve
 from leastwise.simulate.answers import MARK, WRONG, Answer
 from leastwise.simulate.rules import Ask
 from tests.kit import HAIKU, OPUS, SONNET
+from tests.sdk.majors import http
+from tests.sdk.test_replay import CALL, EVENTS, FORMS, WHOLE, Chunks
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The 'output_format' parameter is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),  # the SDK's own parse
+]
 EASY, HARD = "Zwirbel knotz, easy", "Grumpf zwirbel, hard"
 GOOD = f"{MARK} it is good: " + "and so on " * 60
 OPEN: dict[str, Any] = {"max_tokens": 2_000, "model": "auto"}
@@ -261,3 +270,97 @@ def test_an_enforced_model_is_the_last_that_may_answer(server: Server, make: Cal
 
     assert SONNET == message.model
     assert [HAIKU, SONNET, SONNET] == models(server)  # the answer, its judge, the model asked for
+
+
+# --- every form of asking ---------------------------------------------------------------------------------
+
+
+class Tiers:
+    """An upstream whose tiers all answer the same, but for those with a status of their own."""
+
+    def __init__(self, statuses: Mapping[str, int] | None = None, *, only: str = "") -> None:
+        self._only = only
+        self._statuses = statuses or {}
+
+    def __call__(self, request: Any) -> Any:
+        body = json.loads(request.content)
+        model = self._only or body["model"]
+        status = self._statuses.get(model.split("-")[1], 200)
+        if status != 200:
+            return http.Response(
+                status, json={"type": "error", "error": {"type": "api_error", "message": ""}}
+            )
+        kind = "text/event-stream" if body.get("stream") else "application/json"
+        chunks = EVENTS if body.get("stream") else [WHOLE]
+        stream = Chunks(*(chunk.replace(HAIKU.encode(), model.encode()) for chunk in chunks))
+        return http.Response(200, headers={"content-type": kind, "request-id": "req_1"}, stream=stream)
+
+    def given(self, *, is_async: bool = False) -> dict[str, Any]:
+        kind = anthropic.DefaultAsyncHttpxClient if is_async else anthropic.DefaultHttpxClient
+        return {"api_key": "k", "http_client": kind(transport=http.MockTransport(self)), "max_retries": 0}
+
+
+NEVER = """
+mode = "enforce"
+[[check]]
+name = "never"
+pattern = "zzz"
+[cascade]
+enabled = true
+checks = ["never"]
+stream = "buffer"
+floor_s = 0
+controls = 0
+"""
+
+
+@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    ("statuses", "served"),
+    [({"sonnet": 500}, HAIKU), ({"opus": 529}, SONNET), ({}, OPUS)],
+    ids=["below", "between", "last"],
+)
+def test_whoever_answers_in_the_end_every_form_is_what_the_sdk_alone_gives(
+    tmp_path: Path, name: str, statuses: dict[str, int], served: str
+) -> None:
+    file, form = tmp_path / "leastwise.toml", FORMS[name]
+    file.write_text(NEVER)
+    environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/ledger.db"}
+
+    async def later(kind: Any, tiers: Tiers, **more: Any) -> Any:
+        async with kind(**tiers.given(is_async=True), **more) as client:
+            return await form.later(client)
+
+    alone, tiers = Tiers(only=served), Tiers(statuses)
+    with Runtime(load(file, environ, cwd=tmp_path)) as runtime:
+        with leastwise.Anthropic(**tiers.given(), leastwise=runtime) as client:
+            assert form.sync(anthropic.Anthropic(**alone.given())) == form.sync(client)
+        ours = asyncio.run(later(leastwise.AsyncAnthropic, tiers, leastwise=runtime))
+        assert asyncio.run(later(anthropic.AsyncAnthropic, alone)) == ours
+        stories = [runtime.store.find(row["id"]) for row in rows_of(runtime)]
+    assert 2 == len(stories)
+    for story in stories:
+        assert story is not None
+        assert (served, "ok") == (story.exchange.served, story.exchange.result)
+        assert sum(entry.cost_nusd for entry in story.entries) == story.exchange.spent_nusd
+        kept = sum(entry.cost_nusd for entry in story.entries if entry.model == served)
+        assert story.exchange.discarded_nusd == story.exchange.spent_nusd - kept
+
+
+def rows_of(runtime: Runtime) -> list[Any]:
+    runtime.store.flush()
+    return list(runtime.store.database.rows("SELECT id FROM exchange ORDER BY id"))  # type: ignore[attr-defined]
+
+
+def test_looking_at_an_answer_warns_nobody_and_a_plain_dict_can_be_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "leastwise.toml"
+    file.write_text(NEVER.replace("zzz", "is_spam"))
+    environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/ledger.db"}
+    with (
+        Runtime(load(file, environ, cwd=tmp_path)) as runtime,
+        leastwise.Anthropic(**Tiers().given(), leastwise=runtime) as client,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error")
+        assert HAIKU == client.messages.create(**CALL).model
+        assert HAIKU == client.post("/v1/messages", body=CALL, cast_to=dict[str, Any])["model"]

@@ -200,11 +200,12 @@ LOOP: Any = [
     [
         {"task": Task(tag="other")},
         {"task": None},
+        {"task": Task(tag="triage", route=False)},
         {"messages": LOOP, "tools": [TOOL]},
         {"max_tokens": 1},
         {"model": HAIKU},
     ],
-    ids=["another tag", "no tag", "tool loop", "cut off", "the tier itself"],
+    ids=["another tag", "no tag", "not to be routed", "tool loop", "cut off", "the tier itself"],
 )
 def test_what_is_not_tried(
     server: Server, runtime: Runtime, client: leastwise.Anthropic, changes: dict[str, Any]
@@ -219,6 +220,7 @@ def test_nothing_is_tried_where_all_is_off_nor_of_kept_answers(server: Server, m
     off.store.begin_trial(TRIAL)
     with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=off) as client:
         client.messages.create(**CALL)
+        client.messages.create(**{**CALL, "model": "auto"})
     assert {} == sums(off)
 
     with leastwise.Anthropic(api_key="k", base_url=server.url, leastwise=cached) as client:

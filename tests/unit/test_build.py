@@ -372,6 +372,42 @@ def test_who_calls_is_part_of_the_key_where_a_rule_asks(house: House, rules: str
     assert number == len({caching(house, rules, "auto", headers=given).key for given in headers})
 
 
+def test_what_was_accepted_by_other_checks_is_not_given_again(house: House) -> None:
+    def of(**told: Any) -> Caching:
+        return caching(house, "[cascade]\nenabled = true\n", "auto", task=Task(cache=True, **told))
+
+    told: list[dict[str, Any]] = [
+        {},
+        {"check": lambda *_: True},
+        {"check": lambda *_: False},
+        {"escalate_to": "sonnet"},
+        {"threshold": 4},
+        {"check": False},
+    ]
+    assert len(told) == len({of(**one).key for one in told})
+    assert NO_CACHE == of(check=partial(print))  # nobody can tell what it would say
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "task", "is_checked"),
+    [
+        ("", "auto", Task(), True),
+        ("", OPUS, Task(), False),
+        ('mode = "enforce"\n', OPUS, Task(), True),
+        ('mode = "off"\n', "auto", Task(check="json"), False),
+        ('mode = "off"\n', "haiku", Task(check="json"), False),
+        ("", "auto", Task(check="json", route=False), False),
+    ],
+)
+def test_where_nothing_is_chosen_nothing_is_checked(
+    house: House, text: str, model: str, task: Task, *, is_checked: bool
+) -> None:
+    house.write(f"schema = 1\n{text}[cascade]\nenabled = true\n")
+
+    asked = house.open().call(request(model), task, max_retries=0)
+    assert is_checked == bool(asked.plan.checks)
+
+
 TAGGED = '[[switch]]\ntag = "mail"\nmode = "{mode}"\npercent = {percent}\n'
 MAIL = Task(tag="mail", cache=True)
 

@@ -11,8 +11,14 @@ import pytest
 
 from leastwise.attempt import Answer
 from leastwise.cache import Caching
-from leastwise.cascade import Check, Gate, Plan, Rung
-from leastwise.errors import BudgetExceededError, UpstreamFailure
+from leastwise.cascade import Check, Gate, Plan, Rung, as_check
+from leastwise.errors import (
+    BudgetExceededError,
+    BudgetUnavailableError,
+    UnboundedError,
+    UnknownPriceError,
+    UpstreamFailure,
+)
 from leastwise.exchange import Done, exchange
 from leastwise.ladder import Code, Decision, Task, Tier, Verdict
 from leastwise.messages import Facts, Held, Reply, Request, Usage
@@ -75,13 +81,16 @@ def failure(status: int = 500, **headers: str) -> UpstreamFailure:
     )
 
 
-def drive(steps: Steps[Done], *answers: Any, short_of: str = "") -> tuple[list[Any], Done | None]:
+def drive(
+    steps: Steps[Done], *answers: Any, short_of: str = "", seen: list[Any] | None = None
+) -> tuple[list[Any], Done | None]:
     """Answer `Send`, `Hold`, `Relay` and `Run` in turn; return all steps and the end, None for a failure.
 
-    A function is given the step and returns the answer. `short_of` is a model that no budget covers.
+    A function is given the step and returns the answer. `short_of` is a model that no budget covers. `seen`
+    is given the steps, for one that raises.
     """
     waiting = list(answers)
-    seen: list[Any] = []
+    seen = [] if seen is None else seen
     done: Done | None = None
     try:
         step = next(steps)
@@ -91,7 +100,7 @@ def drive(steps: Steps[Done], *answers: Any, short_of: str = "") -> tuple[list[A
             if isinstance(step, Load):
                 answer = Known()
             elif isinstance(step, Lease) and step.reserved.model == short_of:
-                answer = BudgetExceededError("team-a", budget="team-a")
+                answer = BudgetExceededError("team-a", budget="team-a", account="team-a")
             elif isinstance(step, Send | Hold | Relay | Run):
                 answer = waiting.pop(0)
                 answer = answer(step) if callable(answer) else answer
@@ -120,6 +129,37 @@ def sent(seen: list[Any]) -> list[str]:
 def of(*checks: Check, task: Task | None = None, asked: Request | None = None, **changes: Any) -> Any:
     """Return a call whose answer has to pass these checks."""
     return call(asked, task, plan=plan(*checks, **changes))
+
+
+def event(name: str, **members: Any) -> bytes:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **members})}\n\n".encode()
+
+
+def delta(text: str) -> bytes:
+    return event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+
+def whole(text: str, stop_reason: str = "end_turn") -> bytes:
+    return b"".join(
+        [
+            event("message_start", message={"id": "msg_1", "model": HAIKU, "usage": {"input_tokens": 200}}),
+            event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+            delta(text),
+            event("content_block_stop", index=0),
+            event("message_delta", delta={"stop_reason": stop_reason}, usage={"output_tokens": 10}),
+            event("message_stop"),
+        ]
+    )
+
+
+FACTS = Facts(
+    model=HAIKU,
+    message_id="msg_1",
+    stop_reason="end_turn",
+    usage=Usage(input_tokens=200, output_tokens=10),
+    is_complete=True,
+)
+STREAM = request(stream=True)
 
 
 def test_an_answer_that_passes_is_served_and_counts_for_its_tier() -> None:
@@ -169,6 +209,14 @@ def test_nothing_is_checked_where_nothing_may_follow_but_what_is_free() -> None:
     assert [OPUS] == sent(seen)
     assert ["long"] == [verdict.check for verdict in record_of(seen).verdicts]
     assert {} == record_of(seen).rungs  # not all were asked: it counts neither for the tier nor against it
+
+
+@pytest.mark.parametrize("stop_reason", ["pause_turn", "compaction"])
+def test_an_answer_that_is_to_go_on_is_not_held_to_what_its_end_should_be(stop_reason: str) -> None:
+    seen, _ = drive(exchange(of(LONG), terms(cheap())), said("no", stop_reason=stop_reason))
+
+    assert [HAIKU] == sent(seen)
+    assert ("", ()) == (record_of(seen).exchange.checked, record_of(seen).verdicts)
 
 
 def test_where_no_check_has_a_word_the_answer_is_served_unchecked() -> None:
@@ -277,6 +325,48 @@ def test_a_check_may_be_an_inquiry_that_yields_steps_of_its_own() -> None:
     assert "accept" == record_of(seen).exchange.checked
 
 
+@pytest.mark.parametrize("asked", [STREAM, request()], ids=["stream", "message"])
+def test_an_inquiry_is_only_looked_at_where_nothing_can_follow(asked: Request) -> None:
+    """At the end of a stream nobody is there who could carry out what it wants."""
+
+    def asks(_request: Request, _reply: Reply) -> Generator[Any, Any, bool]:
+        yield Run(lambda: True, 1.0)
+        return True
+
+    def looks(_request: Request, given: Reply) -> Generator[Any, Any, bool]:
+        if not given.text:
+            yield Run(lambda: True, 1.0)
+        return False
+
+    one = live() if asked.is_stream else said("long enough", OPUS)
+    ends = [Relayed(FACTS, body=whole("long enough"))] if asked.is_stream else []
+    checks = (Check("asks", asks), Check("looks", looks))
+    seen, done = drive(exchange(of(*checks, asked=asked), terms(decision(OPUS, climbs=()))), one, *ends)
+
+    assert done is not None
+    assert [("looks", "escalate")] == [(one.check, one.says) for one in record_of(seen).verdicts]
+
+
+def test_a_function_of_the_users_may_be_called_judge() -> None:
+    def judge(_request: Request, given: Reply) -> bool:
+        return given.text == "good"
+
+    asked = call(plan=replace(plan(as_check(judge)), controls=1.0))
+    seen, done = drive(exchange(asked, terms(cheap())), said("good"), done_now)
+
+    assert done is not None
+    assert [HAIKU] == sent(seen)
+    assert [("judge", "accept")] == [(one.check, one.says) for one in record_of(seen).verdicts]
+
+
+def test_a_verdict_that_quotes_what_cannot_be_written_costs_nobody_the_answer() -> None:
+    quotes = Check("quotes", lambda *_: Verdict("quotes", "escalate", "no: \ud800"))
+    seen, done = drive(exchange(of(quotes), terms(cheap(climbs=LADDER[1:2]))), said("x"), said("x", SONNET))
+
+    assert done is not None
+    assert "no: ?" == record_of(seen).verdicts[0].words
+
+
 def test_a_refusal_is_not_blamed_on_the_tier() -> None:
     refused = Check("refusal", lambda *_: Verdict("refusal", "escalate", "refused", blames=False))
     seen, _ = drive(exchange(of(refused), terms(cheap(climbs=LADDER[1:2]))), said("no"), said("no", SONNET))
@@ -304,6 +394,64 @@ def test_where_a_budget_cannot_cover_it_the_same() -> None:
     assert [HAIKU] == sent(seen)
     words = done.outcome.reasons[-1].words
     assert "sonnet: budget team-a cannot cover it; haiku's answer is served, not accepted" == words
+
+
+def test_where_no_budget_can_be_asked_of_a_dearer_tier_it_says_so() -> None:
+    seen, done = drive(
+        exchange(of(LONG), terms(cheap())), said("no"), BudgetUnavailableError("the store is away")
+    )
+
+    assert done is not None
+    assert "sonnet: budgets cannot be asked; haiku's answer is served, not accepted" == reasons_of(done)[-1]
+    assert [HAIKU, SONNET] == sent(seen)
+
+
+def reasons_of(done: Done) -> list[str]:
+    return [reason.words for reason in done.outcome.reasons]
+
+
+@pytest.mark.parametrize("error", [UnboundedError("a tool without max_uses"), UnknownPriceError("x", "y")])
+def test_what_a_dearer_tier_cannot_be_asked_for_at_all_leaves_the_answer_there_is(error: Any) -> None:
+    seen, done = drive(exchange(of(LONG), terms(cheap())), said("no"), error)
+
+    assert done is not None
+    assert ("haiku", "sonnet: no answer; haiku's answer is served, not accepted") == (
+        done.outcome.tier,
+        reasons_of(done)[-1],
+    )
+    assert "ok" == record_of(seen).exchange.result
+
+
+def test_what_was_dropped_is_in_a_row_where_the_dearer_tier_cannot_be_asked_at_all() -> None:
+    def drop(step: Hold) -> Relayed:
+        assert "drop" == step.gate(delta("Sorry, I cannot"))
+        return Relayed(replace(FACTS, is_complete=False))
+
+    steps = exchange(of(GLANCING, asked=STREAM), terms(cheap()))
+    seen: list[Any] = []
+    answers: list[Any] = [live(), drop, UnboundedError("a tool without max_uses")]
+    with pytest.raises(UnboundedError):
+        drive(steps, *answers, seen=seen)
+
+    row = record_of(seen).exchange
+    assert ("error", 400) == (row.result, row.status)
+    assert row.spent_nusd == row.discarded_nusd > 0
+
+
+@pytest.mark.parametrize("fallback", [HAIKU, OPUS])
+def test_a_misfit_above_goes_on_upward_and_never_back_to_what_was_not_accepted(fallback: str) -> None:
+    made = cheap(fallback=fallback)
+    seen, done = drive(exchange(of(LONG), terms(made)), said("no"), failure(400), said("long", OPUS))
+
+    assert done is not None
+    assert ([HAIKU, SONNET, OPUS], "opus") == (sent(seen), done.outcome.tier)
+    assert f"refused with 400: sent to {OPUS}" in reasons_of(done)
+    assert SONNET == record_of(seen).exchange.misfit
+
+    last = cheap(fallback=fallback, climbs=LADDER[1:2])
+    seen, done = drive(exchange(of(LONG), terms(last)), said("no"), failure(400))
+    assert done is not None
+    assert ([HAIKU, SONNET], "haiku") == (sent(seen), done.outcome.tier)
 
 
 def test_an_upstream_error_that_another_tier_would_share_asks_no_other_tier() -> None:
@@ -378,37 +526,6 @@ def test_a_conversation_stays_at_the_tier_it_escalated_to() -> None:
 # --- streams -----------------------------------------------------------------------------------------
 
 
-def event(name: str, **members: Any) -> bytes:
-    return f"event: {name}\ndata: {json.dumps({'type': name, **members})}\n\n".encode()
-
-
-def delta(text: str) -> bytes:
-    return event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
-
-
-def whole(text: str, stop_reason: str = "end_turn") -> bytes:
-    return b"".join(
-        [
-            event("message_start", message={"id": "msg_1", "model": HAIKU, "usage": {"input_tokens": 200}}),
-            event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
-            delta(text),
-            event("content_block_stop", index=0),
-            event("message_delta", delta={"stop_reason": stop_reason}, usage={"output_tokens": 10}),
-            event("message_stop"),
-        ]
-    )
-
-
-FACTS = Facts(
-    model=HAIKU,
-    message_id="msg_1",
-    stop_reason="end_turn",
-    usage=Usage(input_tokens=200, output_tokens=10),
-    is_complete=True,
-)
-STREAM = request(stream=True)
-
-
 def test_a_stream_whose_checks_need_its_end_is_held_and_given_again_whole() -> None:
     body = whole("a long answer")
     seen, done = drive(
@@ -463,6 +580,42 @@ def test_a_gate_holds_to_the_end_what_may_not_be_let_go_and_drops_what_begins_ba
     assert gate.verdict is not None
 
 
+def call_delta(text: str) -> bytes:
+    return event("content_block_delta", index=0, delta={"type": "input_json_delta", "partial_json": text})
+
+
+def test_a_gate_lets_a_long_call_of_a_tool_go_but_not_what_is_thought_before() -> None:
+    thought = event("content_block_delta", index=0, delta={"type": "thinking_delta", "thinking": "h" * 1_000})
+    gate = Gate(STREAM, plan(GLANCING), may_commit=True)
+    assert "wait" == gate(thought)
+    assert "wait" == gate(delta("I look:"))
+    assert "wait" == gate(call_delta("x" * 150))
+    assert "commit" == gate(call_delta("x" * 50))
+
+
+def test_what_is_held_on_is_looked_at_ever_more_seldom() -> None:
+    seen: list[int] = []
+    looking = Check("looking", is_long, glance=lambda _, text: seen.append(len(text)))
+    gate = Gate(STREAM, plan(looking), may_commit=False)
+    for _ in range(20_000):
+        gate(delta("a word of 20 letters"))
+
+    assert [20, 40, 60] == seen[:3]
+    assert len(seen) < 60
+    assert 400_000 * 0.8 < seen[-1]
+
+
+def test_a_glance_that_returns_what_it_should_not_is_read_as_a_finding() -> None:
+    for odd, says in (
+        (False, "drop"),
+        (True, "wait"),
+        ("what", "wait"),
+        (Verdict("x", "accept", ""), "wait"),
+    ):
+        odd_one = Check("odd", is_long, glance=lambda *_, odd=odd: odd)
+        assert says == Gate(STREAM, plan(odd_one), may_commit=True)(delta("x"))
+
+
 def test_what_was_let_go_has_no_second_answer_but_its_checks_are_recorded() -> None:
     def commit(step: Hold) -> Relayed:
         assert "commit" == step.gate(delta("x" * 200))
@@ -495,6 +648,28 @@ def test_what_begins_badly_is_dropped_paid_for_and_asked_of_the_next_tier() -> N
     first, _ = [step.entry for step in seen if isinstance(step, Settle)]
     assert "estimated" == first.certainty
     assert 1 == record_of(seen).exchange.escalations
+
+
+def test_an_answer_that_breaks_off_unseen_gives_way_to_the_whole_one_from_below() -> None:
+    """It ended without its last event, or with one of an error; what came of it is paid all the same."""
+    cut = Relayed(replace(FACTS, is_complete=False, model=SONNET), body=whole("par")[:200])
+    call_ = of(LONG, asked=STREAM, stream="buffer")
+    seen, done = drive(exchange(call_, terms(cheap())), live("req_1"), held_no(), live("req_2"), cut)
+
+    assert done is not None
+    assert ("req_1", "haiku") == (done.reply.request_id, done.outcome.tier)
+    assert "sonnet: its answer broke off; haiku's answer is served, not accepted" == reasons_of(done)[-1]
+    assert record_of(seen).exchange.discarded_nusd > 0
+
+    seen, done = drive(
+        exchange(call_, terms(cheap())), live("req_1"), cut
+    )  # the caller may have what there is
+    assert done is not None
+    assert ("req_1", "cut") == (done.reply.request_id, record_of(seen).exchange.result)
+
+
+def held_no() -> Relayed:
+    return Relayed(FACTS, body=whole("no"))
 
 
 def test_a_dropped_answer_is_not_served_when_the_dearer_tier_fails() -> None:
@@ -531,6 +706,27 @@ def test_a_stream_that_breaks_while_it_is_held_is_tried_again_for_nobody_has_see
     seen, done = drive(exchange(replace(call_, max_retries=0), terms(cheap())), live(), cut)
     assert done is None
     assert "error" == record_of(seen).exchange.result
+
+
+def test_an_answer_that_is_asked_for_again_is_looked_at_by_itself() -> None:
+    seen: list[str] = []
+    looking = Check("looking", is_long, glance=lambda _, text: seen.append(text))
+
+    def breaks(step: Hold) -> Relayed:
+        step.gate(delta("spam") + delta(" or not")[:40])
+        return Relayed(replace(FACTS, is_complete=False), UpstreamFailure(ConnectionError()))
+
+    def ends(step: Hold) -> Relayed:
+        assert "wait" == step.gate(whole("not spam"))
+        return Relayed(FACTS, body=whole("not spam"))
+
+    seen_steps, done = drive(
+        exchange(of(looking, asked=STREAM), terms(cheap())), live(), breaks, live(), ends
+    )
+
+    assert done is not None
+    assert ["spam", "not spam"] == seen
+    assert [HAIKU, HAIKU] == sent(seen_steps)
 
 
 def test_an_answer_that_cannot_be_read_is_accepted_by_no_check_that_looks_at_it() -> None:

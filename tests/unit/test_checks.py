@@ -6,36 +6,18 @@ import json as stdlib_json
 import subprocess
 import sys
 from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
-from leastwise.cascade import (
-    BUILT_IN,
-    Check,
-    CheckRow,
-    all_of,
-    as_check,
-    empty,
-    first_of,
-    inquire,
-    json,
-    labels,
-    language,
-    length,
-    made_of,
-    read_finding,
-    refusal,
-    regex,
-    schema,
-    schema_of,
-    settle,
-    stop_reason,
-    tools,
-    truncation,
-)
+from leastwise.cascade import BUILT_IN, Check, CheckRow, as_check, inquire, made_of, read_finding, settle
+from leastwise.cascade.checks import empty, labels, language, length, refusal, regex, stop_reason, truncation
+from leastwise.cascade.combine import all_of, first_of
 from leastwise.cascade.plan import Kind
+from leastwise.cascade.shapes import json, schema, schema_of, tools
 from leastwise.errors import ConfigError
 from leastwise.ladder import Says, Verdict
 from leastwise.messages import Facts, Reply, Request
@@ -560,12 +542,66 @@ def test_what_a_check_found_is_read_as_a_verdict(
     assert verdict == read_finding(found, "mine", threshold)
 
 
+def test_a_function_is_named_by_its_code_unless_more_decides_what_it_says() -> None:
+    def limited(most: int) -> Any:
+        return lambda _request, reply: len(reply.text) < most
+
+    class Own:
+        def __call__(self, *_: object) -> bool:
+            return True
+
+        def look(self, *_: object) -> bool:
+            return True
+
+    def tells(*_: object, known: frozenset[str] = frozenset()) -> bool:
+        return bool(known)
+
+    one, other = as_check(lambda *_: _ in {"a", "b"}), as_check(lambda *_: _ in {"a", "c"})
+    assert None not in (one.version, other.version)
+    assert one.version != other.version
+    for strange in (limited(5), Own(), Own().look, tells, partial(tells)):
+        assert as_check(strange).version is None
+        assert all_of("json", strange).version is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"words": None},
+        {"words": 5},
+        {"check": None},
+        {"score": "high"},
+        {"score": float("nan")},
+        {"cost_nusd": "1"},
+        {"blames": [1]},
+        {"tier": 5},
+        {"stamp": b"s"},
+    ],
+    ids=str,
+)
+def test_a_verdict_of_odd_parts_cannot_tell(odd: dict[str, Any]) -> None:
+    """It would stand in rows, sums and reasons, where it could cost the caller the answer."""
+    found = read_finding(structs.replace(Verdict("own", "accept", "good"), **odd), "mine")
+
+    assert found is not None
+    assert ("accept" if "score" in odd else "abstain") == found.says  # no score is as good as none given
+    assert found.score is None
+    assert isinstance(found.words, str)
+
+
+def test_a_verdicts_words_can_be_written_down_and_are_not_without_end() -> None:
+    found = read_finding(Verdict("own", "escalate", "\ud800" + 1_000 * "w", 4, is_control=True), "mine")
+
+    assert Verdict("own", "escalate", "?" + 299 * "w", 4.0) == found
+
+
 def test_a_function_a_name_and_a_check_are_checks() -> None:
     def is_short(_request: Request, reply: Reply) -> bool:
         return len(reply.text) < 5
 
     assert json is as_check("json") is as_check(json)
-    assert Check("is_short", is_short, kind="run") == as_check(is_short)
+    own = as_check(is_short)
+    assert ("is_short", is_short, "run") == (own.name, own.ask, own.kind)
     assert "brief" == as_check(is_short, name="brief").name
     assert "lambda" == as_check(lambda *_: True).name
     assert json is as_check("mine", known={"mine": json})

@@ -696,7 +696,7 @@ def keep_cascade(
         call = row(id=entry_id(now), at=now, result="ok")
         store.write(Record(call, verdicts=verdicts, checks="c"), may_wait=True)
         if calibrated:
-            store.put_calibration(Calibration("judge", calibrated.replace("now", stamp), "", 4.0), now)
+            store.put_calibration(Calibration(calibrated.replace("now", stamp), "", 4.0), now)
     return file
 
 

@@ -63,7 +63,7 @@ def test_what_is_simulated_says_so(capsys: Capture, tmp_path: Path) -> None:
     assert ["100.0", "98.2-100.0", "100.0%", "11.00", "0%", "-", "-"] == cells(out, "best fixed model")
     assert "best fixed: a-large-model-of-2026-11, chosen on the first part. of best" in plain
     assert "dominated, a cheaper model being as good on the first part: worse." in plain
-    assert f"cascade SIMULATED 0.8: small > {LARGE}; a check costs 10% of the best model." in plain
+    assert f"cascade SIMULATED 0.8: small > {LARGE}; a check costs 10% of {LARGE}'s mean answer." in plain
     assert "SIMULATED: no judge was asked." in plain
 
 
@@ -223,7 +223,8 @@ def test_hindsight_is_told(capsys: Capture, tmp_path: Path) -> None:
             ("--tiers", "small,huge"),
             "t.csv: no model 'huge'; there are small, worse, a-large-model-of-2026-11",
         ),
-        (("--check", "tests"), "t.csv: no column small|tests; name another check, or other tiers"),
+        (("--check", "tests"), "--check tests: t.csv has no column that ends in |tests"),
+        (("--judge-cost", "inf"), "--judge-cost"),
         (("--policy", "magic"), "--policy magic: expected table, cascade or fixed:MODEL"),
         (("--target", "0.1"), "--target: the table has no check; name its column, M|NAME: --check NAME"),
         (("--tiers", "small,small"), "tiers small,small: each model may be asked once"),

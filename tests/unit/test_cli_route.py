@@ -581,6 +581,17 @@ def test_a_prompt_asked_for_real(capsys: Capture, server: Server) -> None:
     assert 0 == main(["why", following.rpartition(" ")[2]])
 
 
+def test_an_answer_that_is_checked_is_read(
+    capsys: Capture, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LEASTWISE_CASCADE_ENABLED", "true")
+
+    code, _, err = run(capsys, SPAM, "--send")
+
+    assert (0, "not accepted" in err) == (code, False)
+    assert 1 == len(server.simulator.requests)
+
+
 def test_the_answer_and_the_outcome_as_json(capsys: Capture, server: Server) -> None:
     value = as_json(capsys, SPAM, "--send")
 

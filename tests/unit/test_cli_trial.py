@@ -137,7 +137,7 @@ judge by opus     20       20  100.0  83.2 to 100.0
 all               60       59   98.3  91.1 to 100.0
 
 a call       $0.001000 on claude-opus-5-5, $0.000014 on haiku
-cost         $0.03 of at most $3.00
+cost         $0.02 of at most $3.00
 so           haiku is as good in >=92.3% of the calls, 95% sure
 """
         == out
@@ -161,6 +161,42 @@ so           haiku is as good in >=92.3% of the calls, 95% sure
         found.cost_nusd,
         found.model,
     )
+
+
+def test_what_is_compared_tells_what_the_judges_scores_are_worth(
+    serving: Any, home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judging(ask: Ask) -> str | None:
+        scores = (
+            "score" in ask.body.get("output_config", {}).get("format", {}).get("schema", {})["properties"]
+        )
+        if not scores:
+            return '{"better": "same"}'
+        return json.dumps({"fault": "none", "score": 2 if '"answer": "ham"' in ask.text else 5})
+
+    monkeypatch.setenv("LEASTWISE_CASCADE_JUDGE", "sonnet")
+    server = serving(lambda ask: judging(ask) if "output_config" in ask.body else answers(ask))
+    spam = [line(f"Is this spam? {number % 10}", "spam") for number in range(100)]
+    code, out, err = run(capsys, "mail", "--from", write(home, *spam), "--score", "--dry-run")
+    assert (0, 0) == (code, len(server.simulator.books))
+    most = out.splitlines()[1]
+
+    code, out, err = run(capsys, "mail", "--from", write(home, *spam), "--score")
+
+    assert 0 == code, err
+    assert "next   leastwise tune calibrate" == err.splitlines()[-1]
+    assert [100, 100] == [
+        sum(charge.model == model for charge in server.simulator.books) for model in (HAIKU, SONNET)
+    ]
+    code = main(["tune", "calibrate", "--json", "--target", "0.05"])
+    (maker,) = json.loads(capsys.readouterr().out)["makers"]
+    found = maker["types"][0]
+    assert (0, "haiku", 100, 5.0) == (code, maker["maker"], found["n"], found["threshold"])
+    _, plain, _ = run(capsys, "mail", "--from", write(home, *spam), "--dry-run")
+    assert most != plain.splitlines()[1]  # what scoring costs is in what it can cost
+    code, _, err = run(capsys, "mail", "--score")
+    assert 2 == code
+    assert "--score needs --from FILE" in err
 
 
 def test_a_sample_is_drawn_and_drawn_again(serving: Any, home: Path, capsys: Capture) -> None:
@@ -342,11 +378,14 @@ def test_a_file_without_such_calls_says_what_to_do(home: Path, capsys: Capture) 
         (["mail", "--compare", "vibes"], "--compare vibes: expected auto, exact, json, judge, or a function"),
         (["mail", "--compare", "own:f"], "--compare own:f: running clients import nothing"),
         (["mail", "--from", "gone.jsonl"], "gone.jsonl: No such file"),
-        (["mail", "--from", "x", "--compare", "no_such:f"], "--compare no_such:f: No module named 'no_such'"),
-        (["mail", "--from", "x", "--compare", "json:"], "--compare json:: "),
+        (
+            ["mail", "--from", "x", "--compare", "no_such:f"],
+            "--compare no_such:f cannot be imported: No module named 'no_such'",
+        ),
+        (["mail", "--from", "x", "--compare", "json:"], "--compare json: cannot be imported: "),
         (
             ["mail", "--from", "x", "--compare", "json:codecs"],
-            "expected a function of (request, measure, answer)",
+            "--compare json:codecs: expected a function, got <module",
         ),
     ],
 )
@@ -633,7 +672,10 @@ def test_a_ledger_of_nothing_but_trials_is_not_empty(store: SqliteStore) -> None
     calls(store, moved("mail", kind="trial", mode="trial", baseline_nusd=0, saved_nusd=-(10**7)))
     found = read_ledger(store, week(), mode="enforce", at=NOW)
 
-    assert "trials $0.01" in "\n".join(ledger_lines(found))
+    text = "\n".join(ledger_lines(found))
+    assert "trials $0.01" in text
+    assert "\nanswered by" not in text
+    assert ("-", 0) == (found.groups[0].answered_text, found.groups[0].sums.calls)
     assert "leastwise why ID" == found.next
 
 

@@ -227,7 +227,7 @@ def test_calibrate_from_a_file_keeps_nothing(capsys: Capture, home: Path, labell
     assert out.startswith("leastwise tune calibrate   judge   at most 5%")
     assert "answers: 69 scored, 69 of them with a label" in out
     assert [
-        "scores.csv:62: could not convert string to float: 'x'",
+        "scores.csv:62: score = 'x': expected a finite number",
         "scores.csv:63: score missing",
         "nothing is kept: whose scores a file has is not known",
         "2 rows could not be read; the rest is counted",
@@ -257,7 +257,7 @@ def test_a_file_without_a_score_is_bad_input(capsys: Capture, home: Path) -> Non
     code, _, err = run(capsys, "tune", "calibrate", "--from", "scores.csv")
 
     assert 2 == code
-    assert err.startswith("scores.csv:2: score=nan: expected a finite number\n")
+    assert err.startswith("scores.csv:2: score = 'nan': expected a finite number\n")
 
 
 # --- route --explain ---------------------------------------------------------------------------

@@ -10,25 +10,23 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import fields
 from functools import partial
 from typing import Any, NoReturn
 
 import pytest
 
 from leastwise.attempt import Terms
-from leastwise.budget import Account, BudgetRule, Limits, Refusal, Window
-from leastwise.cascade import GateSays
+from leastwise.budget import BudgetRule, Limits, Refusal
+from leastwise.cascade import Check, GateSays, Plan
 from leastwise.client import Desk, Life, Result, run, run_async
 from leastwise.errors import BudgetUnavailableError, StoreError, UpstreamFailure
 from leastwise.exchange import Done, exchange
-from leastwise.ladder import Task
-from leastwise.messages import Facts, Held, Reply
+from leastwise.ladder import Task, Tier
+from leastwise.messages import Facts, Held, Reply, Request
 from leastwise.routing import Known
 from leastwise.sqlite import BusyError
 from leastwise.steps import (
     Lease,
-    Load,
     Record,
     Relay,
     Relayed,
@@ -40,7 +38,7 @@ from leastwise.steps import (
 )
 from leastwise.stores import Line, Query, Story, TypeLine
 from leastwise.stores.sqlite import SqliteStore
-from tests.kit import NOW, Clock, after, call, holding, reply, request
+from tests.kit import NOW, OPUS, Clock, after, call, decision, holding, reply, request
 from tests.kit import terms as plain_terms
 
 STREAM = (
@@ -492,20 +490,6 @@ def test_a_life_steps_as_the_exchange_asks() -> None:
     life.abandon()
 
 
-def test_all_that_the_core_wants_to_know_is_asked_of_the_ledger() -> None:
-    asked: dict[str, Any] = {}
-
-    class Asked(Memory):
-        def known(self, *told: object, **named: object) -> Known:
-            asked.update(zip(("tag", "tool_use_ids", "now"), told, strict=True), **named)
-            return Known()
-
-    step = Load("mail", ("toolu_1",), "team", "s", "key", (Account("a", Window("w", "w")),), "checks", "talk")
-    Desk(Asked(), Clock(NOW)).known(step)
-
-    assert {"now": NOW, **{each.name: getattr(step, each.name) for each in fields(Load)}} == asked
-
-
 # --- what is held back ----------------------------------------------------------------------------------
 
 
@@ -704,6 +688,23 @@ def test_a_plain_generator_can_be_held() -> None:
     store = Memory()
     result, told = hold(in_sync, store, after(10_000, "commit"), Reply(Held("live", chunks())))
     assert ("live", STREAM, ["ok"]) == (result.payload, told[0].body, store.results)
+
+
+@both
+def test_an_inquiry_of_the_users_that_yields_what_is_no_step_cannot_tell(drive: Drive) -> None:
+    def asks(_request: Request, _reply: Reply) -> Iterator[Any]:
+        yield True  # a function that was meant to return it
+
+    store = Memory()
+    asked = call(plan=Plan((Check("asks", asks, "run"), Check("asks too", asks))))
+    decided = plain_terms(decision(climbs=(Tier("opus", OPUS),)))
+    result = drive(exchange(asked, decided), [reply(), reply(OPUS)], Desk(store, Clock()), [])
+
+    assert result.life.outcome is not None
+    words = [(one.check, one.words) for one in result.life.outcome.checks]
+    assert [("asks", "failed: TypeError"), ("asks too", "failed: TypeError")] == words[:2]
+    assert ["ok"] == store.results
+    assert {Settle, Record} == {type(step) for step in store.steps}
 
 
 @both

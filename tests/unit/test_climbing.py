@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from leastwise.budget import BudgetRule, Payer, Purse, Standing
-from leastwise.cascade import Calibration, Check, Evidence, Plan, Rung, stamp_of
+from leastwise.cascade import Calibration, Check, Evidence, Plan, Rung, interval, stamp_of
+from leastwise.cascade.calibration import Rates
 from leastwise.errors import ConfigError
 from leastwise.ladder import DEFAULT_LADDER, Code, Decision, Task
 from leastwise.routing import Known, Policy, Router, Rule
@@ -74,6 +75,19 @@ def test_a_real_model_is_the_last_that_may_answer() -> None:
     assert "claude-opus-4-6" == off_the_ladder.climbs[-1].model
     lowest = decide(model=HAIKU)
     assert (HAIKU, ()) == (lowest.model, lowest.climbs)
+
+
+def test_what_a_judge_is_not_shown_does_not_begin_where_it_would_have_to_tell() -> None:
+    """It abstains on every tier, so that all of them would be paid for the last one's answer."""
+    image = {"type": "image", "source": {"type": "url", "url": "https://example.com/cat.png"}}
+    shown = [{"role": "user", "content": [image, {"type": "text", "text": VAGUE}]}]
+    body = {"model": "auto", "max_tokens": 500, "messages": shown}
+    router = Router(DEFAULT_LADDER, Policy(learned=False))
+
+    decision = router.decide(body, now=AT, plan=plan(JUDGE))
+    assert ("opus", []) == (decision.tier, climbs(decision))
+    assert "(the judge is not shown images or documents)" in decision.reasons[-1].words
+    assert "haiku" == router.decide(body, now=AT, plan=plan()).tier
 
 
 def test_what_is_only_observed_is_not_checked() -> None:
@@ -146,6 +160,17 @@ def test_a_cascade_that_loses_begins_higher_and_says_why() -> None:
     assert "haiku" == other.tier  # what one type does says nothing of another
 
 
+def test_what_follows_a_rejected_answer_is_harder_whichever_tier_it_is() -> None:
+    # sonnet would judge itself, so that opus follows haiku: four times as long as what haiku is asked.
+    half = Rung(300, 150, 300_000, 0, 300 * 300, 150 * 1200)
+    easy, hard = (
+        decide(known=Known(evidence=Evidence({("", "haiku"): rung})), plan=plan(JUDGE))
+        for rung in (replace(half, after_tokens=150 * 300), half)
+    )
+    assert ("haiku", ["opus"]) == (easy.tier, climbs(easy))
+    assert ("opus", Code.BREAK_EVEN) == (hard.tier, codes(hard)[-1])
+
+
 def test_a_losing_cascade_is_tried_now_and_then_and_says_so() -> None:
     known = evidence(checked=300, accepted=3)
     tried = [decide(known=known, plan=plan(probes=0.1), draw=draw / 1000) for draw in range(1000)]
@@ -170,9 +195,7 @@ def test_a_model_that_would_judge_itself_is_passed_by_until_it_is_calibrated() -
 
     stamp = stamp_of(by_haiku, HAIKU, "1")
     for threshold, tier in ((4.0, "haiku"), (None, "sonnet")):
-        known = Known(
-            evidence=Evidence(calibrations={(stamp, ""): Calibration("judge", stamp, "", threshold)})
-        )
+        known = Known(evidence=Evidence(calibrations={(stamp, ""): Calibration(stamp, "", threshold)}))
         assert tier == decide(known=known, plan=by_haiku).tier
 
 
@@ -211,10 +234,38 @@ def test_what_routing_is_sure_of_is_not_judged_but_now_and_then() -> None:
 def test_a_judge_that_keeps_no_promise_is_passed_by_too() -> None:
     by_sonnet = plan(JUDGE)
     stamp = stamp_of(by_sonnet, HAIKU, "1")
-    refused = Calibration("judge", stamp, "", None)
+    refused = Calibration(stamp, "", None)
     decision = decide(known=Known(evidence=Evidence(calibrations={(stamp, ""): refused})), plan=by_sonnet)
     assert "opus" == decision.tier
     assert "keeps no promise" not in decide(plan=by_sonnet).reason
+
+
+def test_outcomes_feed_the_type_table() -> None:
+    router = Router(DEFAULT_LADDER, Policy(mode="enforce"))
+    ask, task = "Is the mood of this customer letter good or bad? We waited three weeks.", Task("sort it")
+    body = {"model": "auto", "max_tokens": 500, "messages": [{"role": "user", "content": ask}]}
+    assert 1.0 == router.teller.table.quality("sentiment", "haiku")
+
+    bad = Evidence({(name, "haiku"): Rung(200, 40) for name in router.teller.table.needs})
+    router.decide(body, task, known=Known(evidence=bad), plan=plan())
+
+    # 20 taken for granted, and 40 of 200
+    assert (20 + 40) / (20 + 200) == router.teller.table.quality("sentiment", "haiku")
+    table = router.teller.table
+    router.decide(body, task, known=Known(evidence=bad), plan=plan())
+    assert table is router.teller.table
+    router.decide(body, task, known=Known(), plan=plan())
+    assert table is router.teller.table  # what is not asked for says nothing
+
+
+def test_a_judge_that_passes_planted_answers_is_passed_by_too() -> None:
+    by_sonnet = plan(JUDGE)
+    stamp = stamp_of(by_sonnet, HAIKU, "1")
+    rare = interval(2, 100)
+    proven = Calibration(stamp, "", 4.0, rates=Rates(rare, rare, rare, rare))
+    for passed, tier in ((1, "haiku"), (40, "opus")):
+        known = Evidence(calibrations={(stamp, ""): proven}, controls={stamp: (50, passed)})
+        assert tier == decide(known=Known(evidence=known), plan=by_sonnet).tier
 
 
 # --- the floor of a session --------------------------------------------------------------------------

@@ -148,7 +148,12 @@ BASE = "id,a|score,a|cost_usd,b|score,b|cost_usd"
         (["id,a|score,a|cost_usd", "1,1,1"], "* leaves a: there is nothing to choose between. It has a"),
         (["id,a|score,b|score,b|cost_usd", "1,1,1,1"], "there is no column a|cost_usd; add it, in dollars"),
         ([BASE, "1,1,1,1,1", "2,1.5,1,1,1"], "row 2: a|score is '1.5'; expected a number from 0 to 1, or"),
-        ([BASE, "1,1,-1,1,1"], "row 1: a|cost_usd is '-1'; expected dollars, from 0, or nothing"),
+        (
+            [BASE, "1,1,-1,1,1"],
+            "row 1: a|cost_usd is '-1'; expected dollars, from 0 to 1,000,000,000, or nothing",
+        ),
+        ([BASE, "1,1,1e300,1,1"], "row 1: a|cost_usd is '1e300'; expected dollars"),
+        ([f"{BASE},a|score", "1,1,1,1,1,0"], "two columns 'a|score'; which of them counts?"),
         ([BASE, "1,1,inf,1,1"], "row 1: a|cost_usd is 'inf'; expected dollars"),
         ([BASE, "1,yes,1,1,1"], "row 1: a|score is 'yes'; expected a number"),
         ([BASE, "1,1,1"], "row 1 has more or fewer cells than the header"),
@@ -172,6 +177,14 @@ def test_what_is_wrong_is_said(tmp_path: Path, lines: list[str], said: str) -> N
         read_outcomes(path)
 
     assert str(caught.value).startswith(f"{path}: {said}")
+
+
+def test_a_number_that_is_too_large_for_any_is_told_in_short(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(f'{{"id":1,"a|score":1,"a|cost_usd":{"9" * 400},"b|score":1,"b|cost_usd":1}}', "utf-8")
+
+    with pytest.raises(LogError, match=r"row 1: a\|cost_usd is 9{60}; expected dollars"):
+        read_outcomes(path)
 
 
 def test_many_names_are_cut(tmp_path: Path) -> None:

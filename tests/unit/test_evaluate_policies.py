@@ -118,7 +118,7 @@ def test_a_cascade_of_three() -> None:
 
 
 def test_a_simulated_judge_is_worked_out() -> None:
-    found = course(TABLE, ("small", "large"), Simulated(0.9, cost=0.1))
+    found = course(TABLE, ("small", "large"), Simulated(0.9, cost=0.1, of="large"))
 
     # A check costs 1, a tenth of what the large model, the best one, costs on average.
     assert pytest.approx([1.0, 1.0, 0.9, 0.0]) == found.quality
@@ -129,7 +129,17 @@ def test_a_simulated_judge_is_worked_out() -> None:
 
 def test_what_a_check_costs() -> None:
     assert [0.5] * 4 == fees(TABLE, GATE)
-    assert [1.0] * 4 == fees(TABLE, Simulated(0.8, cost=0.1))
+    assert [1.0] * 4 == fees(TABLE, Simulated(0.8, cost=0.1, of="large"))
+
+
+@pytest.mark.parametrize("is_governed", [False, True])
+def test_a_simulated_check_costs_a_share_of_the_best_model_of_the_training_part(*, is_governed: bool) -> None:
+    def by(check: Simulated) -> Fitted:
+        policy = Policy("cascade", ("small", "large"), check, is_governed)
+        return fit(policy, TABLE, [0, 2], undominated(TABLE, [0, 2]), partial(terms_of, TABLE))
+
+    assert Simulated(0.9, of="middle") == by(Simulated(0.9)).check  # not the large one, which only rows
+    assert Simulated(0.9, of="large") == by(Simulated(0.9, of="large")).check  # to try on show
 
 
 def test_the_oracle_takes_the_cheapest_of_the_best() -> None:
@@ -257,6 +267,21 @@ def test_where_it_begins_of_three() -> None:
     # large: 10; middle: 2 + 4 and some of 10; small: 1 + 4 and some of that. A fee of 9 is too much.
     assert TABLE.models == governed(TABLE, TABLE.models, Column("gate", 0.6, cost=4.0), [0, 1])
     assert ("large",) == governed(TABLE, TABLE.models, Column("gate", 0.6, cost=9.0), [0, 1])
+
+
+def test_it_goes_on_to_where_least_is_expected() -> None:
+    two = priced(1, 15)
+    middle = {"middle": (0.0,) * 20}
+    three = replace(
+        two,
+        models=("small", "middle", "large"),
+        scores={**two.scores, **middle},
+        costs={**two.costs, "middle": (6.0,) * 20},
+        checks={"gate": {**two.checks["gate"], **middle}},
+    )
+
+    # Nothing of the middle one's is accepted: whoever goes there pays it in vain.
+    assert ("small", "large") == governed(three, three.models, Column("gate", 0.6), range(20))
 
 
 def test_it_is_governed_by_type() -> None:

@@ -33,24 +33,24 @@ def test_a_promise_is_counted() -> None:
     assert (
         Promise(
             check="gate",
-            way=WAY,
+            models=WAY,
             target=0.045,
             sure=0.95,
             splits=2,
             granted=1,  # 76 without a fault are enough; 4 of 40 are not
-            thresholds={1.0: 1},
+            thresholds={"1": 1},
             broken=1,  # 4 of 80
             allowed=found.allowed,
             over=1,  # 4 of 4
             accepted=found.accepted,
             bad=1.0,
             quality=20 / 24,
-            cost=(24 * 1 + 20 * 10) / 24,
-            dear_quality=1.0,
-            dear_cost=10.0,
-            governed=1,
-            pays=1,  # 9.33 against 10
-            right=1,
+            cost_usd=(24 * 1 + 20 * 10) / 24,
+            dearest_quality=1.0,
+            dearest_cost_usd=10.0,
+            governor_lets=1,
+            cost_less=1,  # 9.33 against 10
+            governor_right=1,
         )
         == found
     )
@@ -66,7 +66,7 @@ def test_a_promise_that_holds() -> None:
 def test_a_check_that_does_not_pay() -> None:
     found = promise(TABLE, Column("gate", 0.5, cost=9.0), WAY, [LUCKY], target=0.06, sure=0.9)
 
-    assert (1, 0, 0, 1) == (found.granted, found.governed, found.pays, found.right)
+    assert (1, 0, 0, 1) == (found.granted, found.governor_lets, found.cost_less, found.governor_right)
 
 
 def test_nothing_is_granted() -> None:

@@ -6,10 +6,12 @@ expected to be rejected: 9 %.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from leastwise.cascade import Leg, Rung, Start, begin
-from leastwise.cascade.governor import expected, rejected
+from leastwise.cascade import Rung
+from leastwise.cascade.governor import Leg, Start, begin, expected, rejected
 
 OPUS = Leg("opus", 900_000)
 
@@ -20,6 +22,10 @@ def haiku(
     return Leg("haiku", cost, check, Rung(checked=checked, accepted=accepted), barred)
 
 
+def said(start: Start) -> tuple[int, str, tuple[int, ...]]:
+    return start.index, start.words, start.costs_nusd
+
+
 def sonnet(accepted: int = 179, checked: int = 196) -> Leg:
     return Leg("sonnet", 400_000, 20_000, Rung(checked=checked, accepted=accepted))
 
@@ -27,7 +33,7 @@ def sonnet(accepted: int = 179, checked: int = 196) -> Leg:
 def test_a_cascade_that_pays_begins_low() -> None:
     words = "haiku pays: 91% of 196 accepted; expected $0.000201 against $0.000900 on opus"
 
-    assert Start(0, words, (201_000, 900_000)) == begin([haiku(179, 196), OPUS])
+    assert (0, words, (201_000, 900_000)) == said(begin([haiku(179, 196), OPUS]))
 
 
 def test_a_cascade_that_loses_begins_high_and_says_why() -> None:
@@ -37,7 +43,7 @@ def test_a_cascade_that_loses_begins_high_and_says_why() -> None:
         "begins at opus: haiku, 31% of 96 accepted, costs $0.002726 with checks against $0.001800 straight"
     )
 
-    assert Start(1, words, (2_726_000, 1_800_000)) == begin(legs)
+    assert (1, words, (2_726_000, 1_800_000)) == said(begin(legs))
 
 
 def test_sums_near_each_other_are_told_apart() -> None:
@@ -70,7 +76,7 @@ def test_with_three_tiers_the_whole_climb_is_counted() -> None:
     # sonnet 420,000 + 9 % of 900,000; haiku 120,000 + 9 % of that.
     words = "haiku pays: 91% of 196 accepted; expected $0.000165 against $0.000501 from sonnet"
 
-    assert Start(0, words, (165_090, 501_000, 900_000)) == begin([haiku(179, 196), sonnet(), OPUS])
+    assert (0, words, (165_090, 501_000, 900_000)) == said(begin([haiku(179, 196), sonnet(), OPUS]))
 
 
 def test_what_is_rejected_may_cost_more_than_the_rest() -> None:
@@ -88,14 +94,23 @@ def test_the_middle_may_be_the_place_to_begin() -> None:
         "costs $0.000596 with checks against $0.000501 from sonnet"
     )
 
-    assert Start(1, words, (595_950, 501_000, 900_000)) == begin([haiku(2, 96), sonnet(), OPUS])
+    assert (1, words, (595_950, 501_000, 900_000)) == said(begin([haiku(2, 96), sonnet(), OPUS]))
 
 
 def test_where_the_middle_loses_low_pays_against_the_top() -> None:
     found = begin([haiku(179, 196), Leg("sonnet", 890_000, 10_000), OPUS])
 
-    assert 0 == found.index
+    assert (0, (2,)) == (found.index, found.onward)
+    assert (201_000, 900_000) == found.costs_nusd[::2]  # as if there were no sonnet
     assert found.words.endswith("against $0.000900 on opus")
+
+
+def test_a_middle_that_loses_is_no_reason_to_pass_the_lowest_by() -> None:
+    # haiku, then opus: 20,000 + 89 % of 900,000. By way of sonnet 1,032,000 would follow, not 900,000.
+    legs = [haiku(8, 96, cost=20_000, check=0), Leg("sonnet", 420_000, 0, Rung(96, 29)), OPUS]
+
+    assert (0, (2,)) == (begin(legs).index, begin(legs).onward)
+    assert (821_000, 1_032_000, 900_000) == begin(legs).costs_nusd
 
 
 def test_a_new_cascade_is_tried() -> None:
@@ -126,28 +141,41 @@ def test_checks_that_may_not_accept_reject_all() -> None:
         "costs $0.001020 with checks against $0.000900 straight"
     )
 
-    assert Start(1, words, (1_020_000, 900_000)) == begin([barred, OPUS])
-    assert begin([barred, OPUS], draw=0.0, probes=1.0).is_probe  # by what they say it can be calibrated
+    assert (1, words, (1_020_000, 900_000)) == said(begin([barred, OPUS]))
+    assert begin([barred, OPUS], draw=0.0, probes=1.0).probes  # by what they say it can be calibrated
 
 
 @pytest.mark.parametrize(("draw", "index"), [(0.0, 0), (0.019, 0), (0.02, 1), (1.0, 1)])
 def test_now_and_then_it_is_seen_whether_it_pays_by_now(draw: float, index: int) -> None:
     found = begin([haiku(0, 196), Leg("opus", 400_000)], draw=draw, probes=0.02)
 
-    assert (index, index == 0) == (found.index, found.is_probe)
-    if found.is_probe:
+    assert (index, index == 0) == (found.index, found.probes > 0)
+    if found.probes:
         assert (
             "tries haiku, as 2% of calls do: haiku, 0% of 196 accepted, "
             "costs $0.000514 with checks against $0.000400 straight"
         ) == found.words
 
 
+def test_each_tier_that_is_passed_by_is_tried_again() -> None:
+    # What got better may be the lowest one, and nobody would know.
+    legs = [haiku(0, 196), Leg("sonnet", 400_000, 20_000, Rung(196, 20)), OPUS]
+    found = [begin(legs, draw=draw, probes=0.02) for draw in (0.0, 0.0099, 0.01, 0.0199, 0.02)]
+
+    assert [(0, True), (0, True), (1, True), (1, True), (2, False)] == [
+        (start.index, start.probes > 0) for start in found
+    ]
+    assert found[0].words.startswith("tries haiku, as 1% of calls do: haiku, 0% of 196 accepted, costs ")
+    dear = replace(legs[1], check_nusd=500_000)  # could not pay if all were accepted
+    assert 0 == begin([legs[0], dear, OPUS], draw=0.0199, probes=0.02).index
+
+
 def test_what_pays_is_no_probe() -> None:
-    assert not begin([haiku(), OPUS], draw=0.0, probes=1.0).is_probe
+    assert not begin([haiku(), OPUS], draw=0.0, probes=1.0).probes
 
 
 def test_one_tier_is_no_choice() -> None:
-    assert Start(0, "", (900_000,)) == begin([OPUS], draw=0.0, probes=1.0)
+    assert (0, "", (900_000,)) == said(begin([OPUS], draw=0.0, probes=1.0))
 
 
 def test_a_tier_between_that_is_likely_to_be_paid_in_vain_is_passed_by() -> None:

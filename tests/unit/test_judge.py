@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from leastwise.cascade import Calibration, Check, Evidence, Plan, Rates, interval, stamp_of
+from leastwise.cascade import Calibration, Check, Evidence, Plan, interval, stamp_of
+from leastwise.cascade.calibration import Rates
+from leastwise.cascade.curves import Curve
 from leastwise.errors import UpstreamFailure
 from leastwise.judge import CONTROLS, VERSION, Question, judge
 from leastwise.ladder import Task, Tier, Verdict
@@ -42,7 +44,7 @@ def question(
     **changes: Any,
 ) -> Question:
     asked = call(plan=plan, **changes)
-    return Question(asked, terms(), plan, known or Known(), maker, "classify", is_sure, _unexpected)
+    return Question(asked, terms(), known or Known(), maker, "classify", is_sure, _unexpected)
 
 
 def _unexpected(*_: object) -> Record:
@@ -191,9 +193,8 @@ def test_a_model_accepts_nothing_of_its_own_before_it_is_calibrated() -> None:
     assert ("accept", True) == (verdict.says, verdict.is_self)
 
 
-class _Calibrated(Calibration):
-    def probability(self, score: float) -> float:
-        return score / 5
+#: Of which scores from 1 to 5 are fifths.
+FIFTHS = Curve("isotonic", ((0.0, 0.0), (5.0, 1.0)))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +213,7 @@ def test_where_it_is_calibrated_the_calibrations_threshold_decides(
     task_type: str, threshold: float | None, told: float | None, says: str
 ) -> None:
     stamp = stamp_of(BY_SONNET, HAIKU, VERSION)
-    calibration = _Calibrated("judge", stamp, task_type, threshold)
+    calibration = Calibration(stamp, task_type, threshold, curve=FIFTHS)
     known = Known(evidence=Evidence(calibrations={(stamp, task_type): calibration}))
 
     asked = question(known=known, task=Task(threshold=told))
@@ -226,11 +227,12 @@ def test_where_it_is_calibrated_the_calibrations_threshold_decides(
     assert (f"4/5, 80% acceptable{refused}" if is_used else "4/5") == verdict.words
 
 
-@pytest.mark.parametrize(("accepted", "says"), [(2, "escalate"), (40, "accept")])
-def test_while_planted_answers_pass_too_often_a_calibration_is_not_used(accepted: int, says: str) -> None:
+@pytest.mark.parametrize(("accepted", "says"), [(2, "escalate"), (40, "abstain")])
+def test_while_planted_answers_pass_too_often_a_judge_accepts_nothing(accepted: int, says: str) -> None:
+    """And not what it would where it was never calibrated: from 3 on."""
     stamp = stamp_of(BY_SONNET, HAIKU, VERSION)
     rare = interval(2, 100)
-    calibration = _Calibrated("judge", stamp, "", 5.0, rates=Rates(rare, rare, rare, rare))
+    calibration = Calibration(stamp, "", 5.0, curve=FIFTHS, rates=Rates(rare, rare, rare, rare))
     known = Known(
         evidence=Evidence(calibrations={(stamp, ""): calibration}, controls={stamp: (50, accepted)})
     )
@@ -243,7 +245,7 @@ def test_while_planted_answers_pass_too_often_a_calibration_is_not_used(accepted
 
 def test_a_calibration_of_another_model_or_question_is_not_used() -> None:
     other = stamp_of(BY_SONNET, OPUS, VERSION)
-    known = Known(evidence=Evidence(calibrations={(other, ""): _Calibrated("judge", other, "", 5.0)}))
+    known = Known(evidence=Evidence(calibrations={(other, ""): Calibration(other, "", 5.0)}))
 
     _, verdict = ask(question(known=known), said("spam"), judged({"fault": "none", "score": 4}))
 
@@ -257,12 +259,77 @@ def test_there_is_nothing_to_judge_in_a_tool_call_and_nothing_to_see_in_an_image
     assert ([], None) == ask(asked, said("", tool))
     assert ([], None) == ask(question(replace(BY_SONNET, judge=None)), said("spam"))
     image = {"type": "image", "source": {"type": "url", "url": "https://example.com/cat.png"}}
-    for content in ([image], [{"type": "tool_result", "tool_use_id": "t", "content": [image]}]):
+    pages = {"type": "document", "source": {"type": "base64", "data": "JVBE"}}
+    mixed = {"type": "document", "source": {"type": "content", "content": [image]}}
+    within = {"type": "tool_result", "tool_use_id": "t", "content": [image]}
+    for content in ([image], [within], [pages], [mixed], [{"type": "document"}]):
         shown = question(asked=request(messages=[{"role": "user", "content": content}]))
         seen, verdict = ask(shown, said("a cat"))
         assert [] == seen
         assert verdict is not None
         assert ("abstain", True) == (verdict.says, verdict.blames)
+
+
+def test_a_document_whose_text_is_in_the_request_is_shown() -> None:
+    plain = {"type": "document", "source": {"type": "text", "data": "All cats are grey."}}
+    parts = {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "No."}]}}
+    shown = request(messages=[{"role": "user", "content": [plain, parts]}])
+    seen, _ = ask(question(asked=shown), said("grey"), judged({"fault": "none", "score": 5}))
+
+    (turn,) = json.loads(sent_by(seen).request.messages[0]["content"])["task"]["messages"]
+    assert [{"document": ["All cats are grey."]}, {"document": ["No."]}] == turn["content"]
+
+
+def test_nothing_of_the_callers_goes_to_a_judge_but_the_task_and_where_it_may_be_answered() -> None:
+    own: dict[str, Any] = {
+        "stop_sequences": ["}"],
+        "temperature": 0.5,
+        "service_tier": "auto",
+        "metadata": {"user_id": "u1"},
+        "tools": [{"name": "look", "input_schema": {"type": "object"}}],
+        "thinking": {"type": "adaptive"},
+        "speed": "fast",
+    }
+    for geo in ({}, {"inference_geo": "us"}):
+        seen, _ = ask(question(asked=request(**own, **geo)), said("x"), judged({"fault": "none", "score": 5}))
+        body = sent_by(seen).request
+        assert set() == body.names & own.keys() - {"thinking"}
+        assert {"type": "between_tools"} == body.get("thinking")
+        assert geo.get("inference_geo") == body.get("inference_geo")
+
+
+def test_half_a_surrogate_pair_does_not_keep_an_answer_from_being_judged() -> None:
+    asked = request(messages=[{"role": "user", "content": "\ud83d is what?"}])
+    seen, verdict = ask(question(asked=asked), said("half \udc00"), judged({"fault": "none", "score": 5}))
+
+    assert verdict is not None
+    assert "accept" == verdict.says
+    assert b"half ?" in sent_by(seen).request.body()
+
+
+def test_what_does_not_fit_the_judge_is_not_sent_to_it() -> None:
+    by_old = replace(BY_SONNET, judge=Tier("", "claude-haiku-4-5"))
+    for asked, words in (
+        (question(by_old, task=Task("x" * 600_000)), "may exceed the window of claude-haiku-4-5"),
+        (question(by_old, asked=request(inference_geo="us")), "is not known to take inference_geo"),
+        (question(replace(BY_SONNET, judge=Tier("", "nobody"))), "nobody has no price"),
+    ):
+        seen, verdict = ask(asked, said("spam"))
+        assert [] == seen
+        assert verdict is not None
+        assert ("abstain", False) == (verdict.says, verdict.blames)
+        assert words in verdict.words
+
+
+def test_a_judge_that_cannot_but_think_has_room_for_it() -> None:
+    seen, _ = ask(
+        question(replace(BY_SONNET, judge=Tier("opus", OPUS))),
+        said("x"),
+        judged({"fault": "none", "score": 5}),
+    )
+
+    body = sent_by(seen).request
+    assert (4096, "low") == (body.max_tokens, body.get("output_config")["effort"])
 
 
 def test_a_judge_that_cannot_be_asked_says_nothing_of_the_answer() -> None:

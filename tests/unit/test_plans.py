@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,28 @@ def test_where_it_is_on_the_configured_checks_are_asked_in_order() -> None:
         plans(CascadeOptions(enabled=True, checks=("shema",)))
 
 
+def test_a_plans_key_tells_apart_all_by_which_an_answer_is_accepted() -> None:
+    made = plans()
+    tasks = [
+        Task(),
+        Task(check=False),
+        Task(threshold=4),
+        Task(escalate_to="sonnet"),
+        Task(check="json"),
+        Task(check=is_fine),
+        Task(check=lambda *_: False),
+        Task(check=Check("is_fine", is_fine, threshold=4)),
+        Task(check=Check("is_fine", is_fine, threshold=5)),
+    ]
+    keys = [made(task).key for task in tasks]
+
+    assert None not in keys
+    assert len(keys) == len(set(keys))
+    assert keys == [plans()(task).key for task in tasks]
+    assert made(Task()).digest == made(Task(escalate_to="sonnet")).digest  # what was learned holds for both
+    assert made(Task(check=partial(is_fine))).key is None
+
+
 @pytest.mark.parametrize("options", [ON, CascadeOptions()])
 def test_a_tasks_own_check_comes_after_the_free_ones_and_in_the_judges_place(options: CascadeOptions) -> None:
     made = plans(options)
@@ -83,6 +106,23 @@ def test_a_task_says_how_high_how_good_and_how_streamed() -> None:
     told = plans()(Task(threshold=4, escalate_to="sonnet", stream="buffer"))
     assert (4, "sonnet", "buffer") == (told.threshold, told.escalate_to, told.stream)
     assert plans()(Task()).digest != told.digest  # what passes at 4 says nothing of what passes at 3
+    assert plans()(Task()).digest == plans()(Task(threshold=3)).digest  # as configured: 3.0
+
+
+def test_what_tasks_ask_for_again_is_made_once() -> None:
+    made, own = plans(), Check("own", is_fine)
+    for check in ("json", own, is_fine, ["json", own]):
+        assert made(Task(check=check)) is made(Task(check=check))
+
+    class Changing:
+        __hash__ = None  # type: ignore[assignment]  # as of a dataclass
+
+        def __call__(self, _request: Request, _reply: Reply) -> bool:
+            return True
+
+    task = Task(check=Changing())
+    assert made(task) is not made(task)
+    assert [*GATES, "Changing"] == [check.name for check in made(task).checks]
 
 
 def test_the_judge_is_a_tier_or_any_model() -> None:

@@ -491,6 +491,7 @@ def test_words() -> None:
     assert plural(1, "call") == "1 call"
     assert plural(2000, "call") == "2,000 calls"
     assert labelled("note", "one two three", width=22) == ["note         one two", "             three"]
+    assert ["a label of many ~ one two"] == labelled("a label of many letters", "one two", width=30)
 
 
 # --- one call --------------------------------------------------------------------------------------------
@@ -686,6 +687,27 @@ def test_how_much_was_checked_and_escalated_is_one_line(store: SqliteStore) -> N
     assert (9, 2, Decimal(9)) == (total["checked_calls"], total["escalated_calls"], total["checks_usd"])
     alone = read_ledger(store, WEEK, by=("key",))
     assert "checked      90% of calls; 20% escalated" in ledger_lines(alone)
+
+
+def test_a_tag_that_was_only_tried_is_no_share_of_what_escalated(store: SqliteStore) -> None:
+    climbed = replace(moved("digest", 40 * USD, 50 * USD), checked="accept", escalations=1)
+    tried = replace(CALL, at=second(17), tag="mail", kind="trial", mode="trial", spent_nusd=1_448_000)
+    keep(store, climbed, replace(tried, saved_nusd=-1_448_000))
+
+    lines = ledger_lines(read_ledger(store, WEEK))
+
+    assert "checked      100% of calls; 100% escalated" in lines
+    ((tag, calls, *_, quality),) = (line.split() for line in lines if line.startswith("mail"))
+    assert ("mail", "0", "-") == (tag, calls, quality)
+
+
+def test_what_is_in_the_sum_spent_is_never_broken_inside_an_item(store: SqliteStore) -> None:
+    keep(store, replace(moved("mail", 50_000, 90_000), checks_nusd=1_000, discarded_nusd=50_000))
+
+    lines = ledger_lines(read_ledger(store, WEEK))
+
+    assert 'in "spent"   checks $0.000001   discarded answers $0.000050' in lines
+    assert "             lost prompt cache $0.00" in lines
 
 
 def test_where_the_cascade_loses_is_said_last(store: SqliteStore) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from leastwise.cascade import Scored as Sample
+from leastwise.cascade.calibration import Scored as Sample
 from leastwise.ladder import Verdict
 from leastwise.report.calibrating import (
     Calibrated,
@@ -59,7 +59,7 @@ def test_a_threshold_is_found_for_all_types_and_for_each() -> None:
     assert "haiku's answers: 202 scored, 201 of them with a label" in text
     assert "all types 201 4 90% 0.0% (0.0 to 16.1) 0.0% (0.0 to 2.0)" in text
     assert "raw 3 90% 0.0% (0.0 to 16.1) 0.0% (0.0 to 2.0)" in text
-    assert "extract from 4 on, 0.0% (0.0 to 4.5) of 80 accepted are unacceptable: no more than" in text
+    assert "extract from 4 on, 0 of 80 accepted are unacceptable, so at most 3.7% of all such" in text
     assert "for labels" not in text
     assert "meanwhile" not in text
     assert "beware" not in text
@@ -85,6 +85,24 @@ def test_one_type_is_shown_once() -> None:
     assert "31 answers are too few" in text
     assert "classify" not in text
     assert "meanwhile accepts from 3 on" in text
+
+
+def test_what_is_refused_accepts_nothing_and_what_is_too_few_what_it_did() -> None:
+    refused = calibrated([*good(60), scored(5.0, ok=False)], JUDGE)
+    assert 2 == len(refused.to_keep)
+    assert "meanwhile accepts nothing: no score keeps the promise" in text_of(refused)
+    assert "which may be 7.6% of all such: too few answers to tell for 5% at 95%" in text_of(refused)
+    assert "meanwhile accepts from 3 on, unless it was calibrated before" in text_of(
+        calibrated(good(3), JUDGE)
+    )
+
+
+def test_labels_of_a_few_are_a_sample_only_where_nobody_chose_them() -> None:
+    beware = "beware 100 of 112 answers have a label: what is promised holds if they were picked blindly"
+
+    assert beware in text_of(calibrated([*good(100), *[scored(5.0)] * 12], JUDGE))
+    assert "picked blindly" not in text_of(calibrated([*good(100), *[scored(5.0)] * 11], JUDGE))
+    assert "picked blindly" not in text_of(calibrated([*good(3), *[scored(5.0)] * 90], JUDGE))
 
 
 def test_only_answers_that_were_served_say_nothing_of_those_that_were_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from leastwise.errors import LogError
-from leastwise.report.rows import rows, truth_in
+from leastwise.report.rows import number_in, rows, truth_in
 
 Read = tuple[list[tuple[int, Any]], list[tuple[int, str]]]
 
@@ -70,12 +71,35 @@ def test_a_wrong_row_is_told_and_stops_no_other(tmp_path: Path, name: str, line:
     assert told[0][1].startswith(fault)
 
 
+@pytest.mark.parametrize("cell", [5, 5.0, "5e0", " 5 "])
+def test_a_number_is_read(cell: object) -> None:
+    assert 5.0 == number_in(cell, "score")
+
+
+@pytest.mark.parametrize(
+    ("cell", "shown"),
+    [
+        ("x", "'x'"),
+        ("nan", "'nan'"),
+        ("1e400", "'1e400'"),
+        ([1], "[1]"),
+        ({"a": 1}, "{'a': 1}"),
+        (True, "True"),
+        (10**400, f"1{'0' * 59}..."),
+    ],
+)
+def test_what_is_no_number_is_refused_and_shown_in_short(cell: object, shown: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"score = {shown}: expected a finite number")):
+        number_in(cell, "score")
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
         (b"", "labels.csv: the file is empty"),
         (b"id,note\n", "labels.csv: no column 'ok'; it has id, note"),
         (b"id,\xff\n", "labels.csv: its first line is not the header of a CSV file in UTF-8"),
+        (b"id,ok,ok\n", "labels.csv: 2 columns 'ok'; which of them counts?"),
     ],
 )
 def test_what_is_no_such_table_is_refused(tmp_path: Path, text: bytes, fault: str) -> None:

@@ -24,7 +24,7 @@ from leastwise.cascade import Rung
 from leastwise.errors import StoreError
 from leastwise.ledger import Charge, Entry, Exchange, Measured, Reserved
 from leastwise.sqlite import BusyError, StuckError
-from leastwise.steps import Lease, Record, Settle
+from leastwise.steps import Lease, Load, Record, Settle
 from leastwise.stores import Query
 from leastwise.stores.postgres import PostgresStore
 from tests import postgres
@@ -141,7 +141,7 @@ def test_a_server_that_stops_costs_no_row_and_is_used_again_when_it_is_back(stor
         with pytest.raises(StuckError, match="cannot reach the ledger"):
             store.write(Settle(entry(taken, 3)), row("1"), may_wait=True)
         with pytest.raises(StuckError, match="cannot reach the ledger"):
-            store.known("", (), 0.0, accounts=[account_of("a")])
+            store.known(Load(accounts=(account_of("a"),)), 0.0)
         store.write(row("2"), may_wait=False)
         assert time.monotonic() - began < 1
     finally:

@@ -21,7 +21,7 @@ import pytest
 from leastwise.budget import Account, BudgetRule, Claim, Standing, Window
 from leastwise.errors import StoreError
 from leastwise.ledger import Charge, Entry, Exchange, Reserved, new_id
-from leastwise.steps import Lease, Record, Settle
+from leastwise.steps import Lease, Load, Record, Settle
 from leastwise.stores import recover
 from leastwise.stores.redis import RedisBudgets
 from leastwise.stores.split import Split
@@ -230,7 +230,7 @@ def test_what_no_budget_covers_asks_no_server(tmp_path: Path, valkey: Valkey) ->
         assert None is split.lease(Lease(free, (), never), may_wait=True)
         split.write(Settle(replace(paid(free, 5), charges=())), Record(made), may_wait=True)
 
-        assert split.known("", (), NOW).standings == {}
+        assert split.known(Load(), NOW).standings == {}
         story = split.find(made.id)
         assert story is not None
         assert [5] == [entry.cost_nusd for entry in story.entries]

@@ -30,7 +30,7 @@ from leastwise.ladder import Verdict
 from leastwise.ledger import Charge, Entry, Exchange, Reserved, first_id, new_id
 from leastwise.routing import Warmth
 from leastwise.sqlite import BusyError, Database
-from leastwise.steps import Lease, Record, Settle
+from leastwise.steps import Lease, Load, Record, Settle
 from leastwise.stores import Query, outbox, sql
 from leastwise.stores.reading import FIND_BY
 from leastwise.stores.schema import MIGRATIONS
@@ -44,7 +44,7 @@ from dataclasses import fields
 from leastwise.budget import Account, BudgetRule, Claim, Window
 from leastwise.ledger import Charge, Entry, Exchange, Reserved
 from leastwise.messages import Usage
-from leastwise.steps import Lease, Record, Settle
+from leastwise.steps import Lease, Load, Record, Settle
 from leastwise.stores.sqlite import SqliteStore
 
 path, name = sys.argv[1:]
@@ -147,10 +147,10 @@ def test_what_waits_to_be_written_warms_its_session_already(
     store.write(turn(2), may_wait=False)
     second = Warmth("m", NOW + 2, 2, 0, 20, 2)
 
-    assert {"m": second} == store.known("", (), NOW, tenant="", session="s").warmths
+    assert {"m": second} == store.known(Load(tenant="", session="s"), NOW).warmths
     locked.execute("COMMIT")
     store.flush()
-    assert {"m": second} == store.known("", (), NOW, tenant="", session="s").warmths
+    assert {"m": second} == store.known(Load(tenant="", session="s"), NOW).warmths
 
 
 def test_what_other_processes_wrote_of_a_session_is_seen(store: SqliteStore, path: Path) -> None:
@@ -161,9 +161,7 @@ def test_what_other_processes_wrote_of_a_session_is_seen(store: SqliteStore, pat
     with closing(SqliteStore(path)) as other:
         other.write(turn(2), may_wait=True)
 
-    assert {"m": Warmth("m", NOW + 2, 2, 0, 20, 2)} == store.known(
-        "", (), NOW, tenant="", session="s"
-    ).warmths
+    assert {"m": Warmth("m", NOW + 2, 2, 0, 20, 2)} == store.known(Load(tenant="", session="s"), NOW).warmths
 
 
 def test_what_other_processes_know_later_of_a_forgotten_session_is_seen(
@@ -178,9 +176,7 @@ def test_what_other_processes_know_later_of_a_forgotten_session_is_seen(
             connection.execute("DELETE FROM warmth")  # as the pruning does after days
         other.write(turn(3, NOW + 2), may_wait=True)
 
-    assert {"m": Warmth("m", NOW + 2, 3, 0, 10, 1)} == store.known(
-        "", (), NOW, tenant="", session="s"
-    ).warmths
+    assert {"m": Warmth("m", NOW + 2, 3, 0, 10, 1)} == store.known(Load(tenant="", session="s"), NOW).warmths
 
 
 def test_the_sessions_remembered_in_memory_are_bounded(store: SqliteStore) -> None:
@@ -189,7 +185,7 @@ def test_the_sessions_remembered_in_memory_are_bounded(store: SqliteStore) -> No
         store._recent.add(step)  # to write ten thousand rows would take seconds
 
     assert ({}, {"m": Warmth("m", NOW, 1)}) == tuple(
-        store.known("", (), NOW, tenant="", session=session).warmths for session in ("s0", "s10009")
+        store.known(Load(tenant="", session=session), NOW).warmths for session in ("s0", "s10009")
     )
 
 
@@ -197,7 +193,7 @@ def test_what_waits_to_be_written_holds_its_session_up_already(
     store: SqliteStore, locked: sqlite3.Connection
 ) -> None:
     def floor() -> tuple[str, float]:
-        known = store.known("", (), NOW, tenant="", talk="s")
+        known = store.known(Load(tenant="", talk="s"), NOW)
         return known.floor, known.floor_at
 
     for to, at in (("sonnet", NOW), ("opus", NOW + 1), ("haiku", NOW - 1)):
@@ -215,7 +211,7 @@ def test_the_floors_remembered_in_memory_are_bounded(store: SqliteStore) -> None
         store._recent.add(replace(row(f"w{number}", session=f"s{number}"), floor="opus"))
 
     assert ["", "opus"] == [
-        store.known("", (), NOW, tenant="", talk=session).floor for session in ("s0", "s10009")
+        store.known(Load(tenant="", talk=session), NOW).floor for session in ("s0", "s10009")
     ]
 
 
@@ -255,7 +251,7 @@ def test_what_may_not_wait_is_written_when_the_other_has_done(
 def test_what_may_wait_waits(store: SqliteStore, locked: sqlite3.Connection) -> None:
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(store.write, row("1"), may_wait=True)
-        assert None is store.known("tag", ("toolu_1",), NOW).baseline  # reads go on meanwhile
+        assert None is store.known(Load("tag", ("toolu_1",)), NOW).baseline  # reads go on meanwhile
         locked.execute("COMMIT")
         waiting.result()
 
@@ -366,7 +362,7 @@ def test_without_a_thread_to_be_had_rows_are_written_by_whoever_asks(
 def test_a_dropped_store_writes_what_is_posted_and_closes(path: Path) -> None:
     store = SqliteStore(path)
     database, writer = store.database, store._outbox
-    store.known("", (), NOW)
+    store.known(Load(), NOW)
     thread = writer._thread
     assert thread is not None
     for number in range(5):
@@ -384,7 +380,7 @@ def test_a_store_dropped_by_its_own_writer_is_written_to_the_end(path: Path) -> 
     writer = store._outbox
     is_over = threading.Event()
     dropped = [store]
-    store.known("", (), NOW)
+    store.known(Load(), NOW)
     thread = writer._thread
     assert thread is not None
 
@@ -428,7 +424,7 @@ def test_of_what_checks_said_only_what_is_asked_for_is_read(
 
     monkeypatch.setattr(store.database, "rows", rows)
     store.find("0")
-    store.known("", (), NOW, checks="c", talk="s")
+    store.known(Load(checks="c", talk="s"), NOW)
 
     assert {"SCAN ratio", "SCAN calibration", "SCAN trial"} == {line for line in plans if "SCAN" in line}
 
@@ -599,7 +595,7 @@ def test_an_interpreter_that_ends_writes_what_is_queued(path: Path) -> None:
 
 def test_an_interpreter_that_ends_lets_its_writer_finish(path: Path) -> None:
     program = """
-        store.known("", (), 0.0)  # starts the writer
+        store.known(Load(), 0.0)  # starts the writer
         for number in range(1000):
             store.post(Record(row(number)))
     """

@@ -126,6 +126,18 @@ def test_a_word_that_is_none_of_the_kinds_leaves_it_unsure(word: object) -> None
     assert 35_000 == record_in(seen).exchange.checks_nusd
 
 
+@pytest.mark.parametrize(("model", "is_asked"), [(HAIKU, True), ("claude-haiku-4-5", False)])
+def test_what_is_to_be_answered_in_one_part_of_the_world_is_read_there(model: str, *, is_asked: bool) -> None:
+    asked = request("auto", inference_geo="us")
+    advised = told([], replace(ADVISER, model=model))
+
+    seen, _ = drive(exchange(call(asked), advised), *[says("code")] * is_asked, reply(OPUS))
+
+    sent = [step.request for step in seen if isinstance(step, Send)]
+    assert is_asked == sent[0].model.startswith("claude-haiku")
+    assert ["us"] * len(sent) == [one.get("inference_geo") for one in sent]
+
+
 def test_both_decisions_are_of_one_draw() -> None:
     drew: list[float] = []
 

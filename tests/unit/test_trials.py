@@ -187,6 +187,23 @@ def test_without_a_thread_nothing_is_tried_and_there_is_room(
     assert [True] * 4 + [False] == [mine.enter() for _ in range(5)]
 
 
+def test_what_there_is_no_other_thread_for_waits_for_one(
+    mine: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        message = "can't start new thread"
+        raise RuntimeError(message)
+
+    goes_on, done = threading.Event(), list[int]()
+    mine.start(lambda: assert_set(goes_on))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    mine.start(lambda: done.append(1))
+    goes_on.set()
+    mine.close()
+
+    assert [1] == done
+
+
 def test_what_fails_beside_the_calls_is_logged_by_its_name(
     mine: Trials, caplog: pytest.LogCaptureFixture
 ) -> None:

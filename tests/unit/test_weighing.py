@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from leastwise.cascade import Check, Plan
 from leastwise.compile import Fit
 from leastwise.ladder import Code, Decision, Ladder, Task, Tier
 from leastwise.messages import Request
@@ -58,6 +59,21 @@ def weigh(
     warmths = {model: warmth for each in known for model, warmth in each.items()}
     router = Router(policy=policy or ENFORCE)
     return router.decide(request, known=Known(warmths=warmths), now=NOW, **given)
+
+
+def test_who_stays_for_the_cache_above_what_may_answer_next_does_not_climb_down() -> None:
+    fable = "claude-fable-5-2"
+    ladder = Ladder((Tier("haiku", HAIKU), Tier("sonnet", SONNET), Tier("opus", OPUS), Tier("fable", fable)))
+    checked = Plan((Check("long", lambda *_: None),), escalate_to="opus", probes=0.0)
+
+    def decide(**warmths: Any) -> Decision:
+        known = Known(warmths=warmths.get("known", {}))
+        router = Router(ladder, ENFORCE)
+        return router.decide(talk(SUMMARY, "auto"), known=known, now=NOW, plan=checked)
+
+    assert ("sonnet", ["opus"]) == (decide().tier, [tier.name for tier in decide().climbs])
+    stays = decide(known=warm(fable))
+    assert ("fable", ()) == (stays.tier, stays.climbs)
 
 
 def test_the_test_conversation_has_the_size_it_says() -> None:

@@ -1,7 +1,7 @@
 """Putting a configured Leastwise together; the one package that knows every implementation."""
 
 from leastwise.build.answers import Word, word_on
-from leastwise.build.plans import Plans
+from leastwise.build.plans import Plans, imported
 from leastwise.build.runtime import OWN_UPSTREAM, Runtime, observed
 from leastwise.build.stores import existing_cache, existing_store, open_cache, open_store
 from leastwise.build.trials import end_trial
@@ -14,6 +14,7 @@ __all__ = [
     "end_trial",
     "existing_cache",
     "existing_store",
+    "imported",
     "observed",
     "open_cache",
     "open_store",

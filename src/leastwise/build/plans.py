@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha256
 from importlib import import_module
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final, cast
 
 from leastwise.cascade import BUILT_IN, JUDGE, NO_PLAN, Check, CheckRow, Plan, as_check, made_of
 from leastwise.command import command_check
 from leastwise.config import CascadeOptions, Config
 from leastwise.errors import ConfigError
 from leastwise.judge import VERSION
-from leastwise.ladder import Ladder, Task, Tier
+from leastwise.ladder import Ladder, Streaming, Task, Tier
 
 #: What any answer has to pass, whatever else it is asked: free, and about its form only.
 _GATES: Final = ("truncation", "empty", "refusal", "schema", "tools")
+_MOST_KEPT: Final = 32  # plans that tasks ask for; functions of theirs are kept with them
 
 
 class Plans:
@@ -55,6 +57,7 @@ class Plans:
         )
         names = options.checks if options.enabled else ()
         self.usual = replace(self._base, checks=tuple(as_check(name, known=self._known) for name in names))
+        self._kept = lru_cache(_MOST_KEPT)(self._of)
 
     def __call__(self, task: Task) -> Plan:
         """Return the plan of a request.
@@ -66,19 +69,33 @@ class Plans:
             return self.usual
         if task.check is False:
             return NO_PLAN
+        told = JUDGE if task.check is True else task.check
+        many = told if isinstance(told, Sequence) and not isinstance(told, str) else (told,)
+        key = (tuple(many), task.threshold, task.escalate_to, task.stream)
+        try:
+            hash(key)
+        except TypeError:  # a function that is an object of the caller's, which may change
+            return self._of(*key)
+        return self._kept(*key)
+
+    def _of(
+        self,
+        told: tuple[Any, ...],
+        threshold: float | None,
+        escalate_to: str | None,
+        stream: Streaming | None,
+    ) -> Plan:
         plan = self.usual
-        if task.check is not None:
-            told = JUDGE if task.check is True else task.check
-            many = told if isinstance(told, Sequence) and not isinstance(told, str) else (told,)
-            given = (*_GATES, *(one for one in many if one not in _GATES))
+        if told != (None,):
+            given = (*_GATES, *(one for one in told if one not in _GATES))
             plan = replace(self._base, checks=tuple(as_check(one, known=self._known) for one in given))
-        if task.escalate_to:
-            self._ladder[task.escalate_to]  # refuses a tier that does not exist
+        if escalate_to:
+            self._ladder[escalate_to]  # refuses a tier that does not exist
         return replace(
             plan,
-            threshold=plan.threshold if task.threshold is None else task.threshold,
-            escalate_to=task.escalate_to or plan.escalate_to,
-            stream=task.stream or plan.stream,
+            threshold=plan.threshold if threshold is None else float(threshold),
+            escalate_to=escalate_to or plan.escalate_to,
+            stream=stream or plan.stream,
         )
 
 
@@ -92,21 +109,32 @@ def _made(row: CheckRow) -> Check:
         return command_check(row)
     if not row.function:
         return made_of(row)
-    module, _, name = row.function.partition(":")
-    try:
-        function = attrgetter(name)(import_module(module))
-    except (ImportError, AttributeError) as error:
-        message = f"[[check]] {row.name}: function = {row.function!r} cannot be imported: {error}"
-        raise ConfigError(message) from error
-
+    function = imported(row.function, f"[[check]] {row.name}: function = {row.function!r}")
     return Check(
-        row.name,
-        function,
-        "run",
-        version=row.function,
-        timeout_s=row.timeout_s,
-        threshold=row.threshold,
+        row.name, function, "run", version=row.function, timeout_s=row.timeout_s, threshold=row.threshold
     )
+
+
+def imported(named: str, whose: str) -> Callable[..., Any]:
+    """Return a function of the user's.
+
+    Args:
+        named: As `module:name`.
+        whose: Where it is named, for messages.
+
+    Raises:
+        ConfigError: it cannot be imported, or is no function.
+    """
+    module, _, name = named.partition(":")
+    try:
+        found = attrgetter(name)(import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        message = f"{whose} cannot be imported: {error}"
+        raise ConfigError(message) from error
+    if not callable(found):
+        message = f"{whose}: expected a function, got {found!r}"
+        raise ConfigError(message)
+    return cast("Callable[..., Any]", found)
 
 
 def _judge_of(options: CascadeOptions, ladder: Ladder) -> Tier:

@@ -31,6 +31,7 @@ from leastwise.build.plans import Plans, in_force_hash
 from leastwise.build.stores import open_cache, usable_cache, usable_store
 from leastwise.build.trials import Trials
 from leastwise.cache import NO_CACHE, Caching, key_of
+from leastwise.cascade import JUDGE, NO_PLAN
 from leastwise.cascade.trials import OpenTrial
 from leastwise.catalogue import Catalogue, Row, known_models
 from leastwise.client import Desk
@@ -196,14 +197,14 @@ class Runtime:
 
         def caching(call: Call) -> Caching:
             use = _use_of_cache(call, config, router)
-            if use == "off":
+            if use == "off" or call.plan.key is None:
                 return NO_CACHE
             key = key_of(
                 call.request,
                 call.task,
                 tenant=call.tenant,
                 origin=call.origin,
-                policy_hash=f"{in_force} {call.plan.digest}",
+                policy_hash=f"{in_force} {call.plan.key}",
                 headers=call.headers,
                 named=named,
             )
@@ -283,7 +284,9 @@ class Runtime:
         if self.terms.limits.rules:
             self._heart.start()
             self._watch.start()
-        id_ = new_id(now, self._rng)
+        id_, plan = new_id(now, self._rng), self.plans(task)
+        if not task.route or self.router.mode_of(request, task) not in _CHOSEN:
+            plan = NO_PLAN  # where nothing is chosen nothing is checked
         return Call(
             id_,
             now,
@@ -293,7 +296,7 @@ class Runtime:
             max_retries=max_retries,
             headers=headers or {},
             origin=origin,
-            plan=self.plans(task),
+            plan=plan,
         )
 
     def pair(
@@ -304,6 +307,7 @@ class Runtime:
         *,
         baseline: str = "",
         function: Compare | None = None,
+        scores: bool = False,
         waits: bool = True,
     ) -> Pair | str:
         """Return a request with its answer as a pair of a trial, or why it is none.
@@ -314,6 +318,7 @@ class Runtime:
             message: What was answered, as the API's decoded message.
             baseline: The model to be asked where the tier on trial has answered; "" for none.
             function: The user's comparison, if the trial names one.
+            scores: Whether the cascade's judge scores the tier's answer, too.
             waits: Whether money that is reserved for others may be waited for.
         """
         given, terms = Reply(message, Facts.read(message), message=message), self.terms
@@ -328,8 +333,10 @@ class Runtime:
         if not waits:
             terms = replace(terms, limits=replace(terms.limits, wait_s=0.0))
         now = self._clock()
-        call = Call(new_id(now, self._rng), now, request, Task(tag=trial.tag), max_retries=_RETRIES)
-        return Pair(trial, call, terms, given, tier, asked, function)
+        task = Task(tag=trial.tag)
+        plan = self.plans(replace(task, check=JUDGE)) if scores else NO_PLAN
+        call = Call(new_id(now, self._rng), now, request, task, max_retries=_RETRIES, plan=plan)
+        return Pair(trial, call, terms, given, tier, asked, function, scores)
 
     def live_pair(
         self, trial: OpenTrial, request: Request, message: Mapping[str, JSON], outcome: Outcome
@@ -337,7 +344,8 @@ class Runtime:
         """Return what was just answered as a pair of a trial; None where it is none."""
         ladder = self.config.ladder
         is_same = trial.tier in ladder and canonical(ladder[trial.tier].model) == trial.model
-        if outcome.mode == "off" or outcome.from_cache or not is_same:
+        is_off = "off" in (self.config.mode, outcome.mode)
+        if is_off or outcome.from_cache or not is_same:
             return None
         made = self.pair(trial, request, message, baseline=outcome.baseline_model, waits=False)
         return made if isinstance(made, Pair) else None

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
+from queue import Queue
 from typing import Final
 
 from leastwise.cascade import Trial
@@ -40,6 +40,9 @@ class Trials:
     Args:
         desk: The ledger.
         clock: Seconds since the epoch.
+
+    Attributes:
+        tasks: What is under way on event loops, which keep no hold on it.
     """
 
     def __init__(self, desk: Desk, clock: Callable[[], float]) -> None:
@@ -47,16 +50,15 @@ class Trials:
         self._clock = clock
         self._open: Mapping[str, OpenTrial] = {}
         self._looked_at = -_LOOK_AGAIN_S
-        self._threads: list[threading.Thread] = []
-        self.tasks: set[asyncio.Task[None]] = set()  # under way on event loops, which keep no hold on them
+        self._crew = _Crew()
         self._begin()
         at_fork(after_in_child=self._begin)
-        weakref.finalize(self, _wait, self._threads)
+        weakref.finalize(self, self._crew.end)
 
     def _begin(self) -> None:
         self._room = [True] * _MOST_AT_ONCE  # `list.pop` is atomic
-        self._threads.clear()
-        self.tasks.clear()
+        self._crew.begin()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     def of(self, tag: str | None) -> OpenTrial | None:
         """Return the open trial of a tag; of a far store, as it was known a second ago."""
@@ -68,7 +70,7 @@ class Trials:
             if self._desk.store.is_near:
                 self._look()
             else:
-                self._start(self._look)
+                self._crew.put(self._look)
         return self._open.get(tag)
 
     def _look(self) -> None:
@@ -76,8 +78,8 @@ class Trials:
         self._open = {trial.tag: trial for trial in found}
 
     def start(self, work: Callable[[], None]) -> None:
-        """Have something tried on a thread of its own, unless enough is under way."""
-        if self.enter() and not self._start(partial(self._work, work)):
+        """Have something tried on another thread, unless enough is under way."""
+        if self.enter() and not self._crew.put(partial(self._do, work)):
             self.leave()
 
     def enter(self) -> bool:
@@ -91,23 +93,13 @@ class Trials:
         """Make room for another."""
         self._room.append(True)
 
-    def _work(self, work: Callable[[], None]) -> None:
+    def _do(self, work: Callable[[], None]) -> None:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - nobody waits for it, and nothing depends on it
             note(error)
         finally:
             self.leave()
-
-    def _start(self, work: Callable[[], None]) -> bool:
-        thread = threading.Thread(target=work, name="leastwise-trial", daemon=True)
-        self._threads[:] = [one for one in self._threads if one.is_alive()]
-        try:
-            thread.start()
-        except RuntimeError:  # no more threads, as at the end of the process
-            return False
-        self._threads.append(thread)
-        return True
 
     def add(self, trial: OpenTrial, pairs: Pairs, ladder: Ladder) -> None:
         """Add what was tried to its trial; end it where it has what it wanted, or no money left.
@@ -126,7 +118,7 @@ class Trials:
 
     def close(self) -> None:
         """Wait for what is under way on threads, for a while."""
-        _wait(self._threads)
+        self._crew.wait()
 
     async def aclose(self) -> None:
         """Wait for what is under way on this event loop, for a while."""
@@ -150,8 +142,47 @@ def note(error: Exception) -> None:
     _log.info("a pair of a trial could not be tried: %s", type(error).__name__)
 
 
-def _wait(threads: list[threading.Thread]) -> None:
-    until = time.monotonic() + _PATIENCE_S
-    for thread in list(threads):
-        if thread is not threading.current_thread():
-            thread.join(max(0.0, until - time.monotonic()))
+class _Crew:
+    """A few threads that do what they are given: to start one for each would keep the caller waiting."""
+
+    def begin(self) -> None:
+        """Begin with no thread; those that a forked child knows of are its parent's."""
+        self._jobs: Queue[Callable[[], None] | None] = Queue()
+        self._threads: list[threading.Thread] = []
+
+    def put(self, job: Callable[[], None]) -> bool:
+        """Have something done; false where the system has no thread left to give."""
+        jobs = self._jobs
+        if len(self._threads) < min(_MOST_AT_ONCE, jobs.unfinished_tasks + 1):
+            thread = threading.Thread(target=_serve, args=(jobs,), name="leastwise-trial", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # as at the end of the process
+                if not self._threads:
+                    return False
+            else:
+                self._threads.append(thread)
+        jobs.put(job)
+        return True
+
+    def wait(self) -> None:
+        """Wait for what is under way, for a while."""
+        jobs = self._jobs
+        if threading.current_thread() not in self._threads:
+            with jobs.all_tasks_done:
+                jobs.all_tasks_done.wait_for(lambda: not jobs.unfinished_tasks, _PATIENCE_S)
+
+    def end(self) -> None:
+        """Wait, and have the threads end."""
+        self.wait()
+        for _ in self._threads:
+            self._jobs.put(None)
+
+
+def _serve(jobs: Queue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        try:
+            job()
+        finally:
+            del job  # what it holds is not held until the next one comes
+            jobs.task_done()

@@ -1,30 +1,10 @@
 """Cheap first, checked, and worth it: what is asked of an answer, and what follows. Values only, no I/O."""
 
-from leastwise.cascade.alone import Cascade, Climbed, Tried
-from leastwise.cascade.calibration import (
-    TARGET,
-    Calibration,
-    Rates,
-    Scored,
-    alarm,
-    calibrate,
-    rates_at,
-)
-from leastwise.cascade.checks import (
-    empty,
-    labels,
-    language,
-    length,
-    refusal,
-    regex,
-    stop_reason,
-    truncation,
-)
-from leastwise.cascade.combine import all_of, as_check, first_of, inquire, read_finding, settle
+from leastwise.cascade.alone import Cascade
+from leastwise.cascade.calibration import TARGET, Calibration, alarm
+from leastwise.cascade.combine import as_check, inquire, read_finding, settle
 from leastwise.cascade.gate import Gate, GateSays, gate_for
-from leastwise.cascade.governor import LEAST_CHECKED, Leg, Start, begin
-from leastwise.cascade.intervals import SURE, Rate, interval, lower_bound, upper_bound
-from leastwise.cascade.languages import language_of
+from leastwise.cascade.intervals import SURE, Rate, interval, lower_bound
 from leastwise.cascade.plan import (
     HIGHEST_SCORE,
     JUDGE,
@@ -32,10 +12,8 @@ from leastwise.cascade.plan import (
     NO_EVIDENCE,
     NO_PLAN,
     THRESHOLD,
-    Ask,
     Check,
     Evidence,
-    Glance,
     Overloaded,
     Plan,
     Rung,
@@ -44,67 +22,38 @@ from leastwise.cascade.plan import (
     stamp_of,
 )
 from leastwise.cascade.rows import BUILT_IN, CheckRow, made_of
-from leastwise.cascade.shapes import json, schema, schema_of, tools
 
 __all__ = [
     "BUILT_IN",
     "HIGHEST_SCORE",
     "JUDGE",
-    "LEAST_CHECKED",
     "LOWEST_SCORE",
     "NO_EVIDENCE",
     "NO_PLAN",
     "SURE",
     "TARGET",
     "THRESHOLD",
-    "Ask",
     "Calibration",
     "Cascade",
     "Check",
     "CheckRow",
-    "Climbed",
     "Evidence",
     "Gate",
     "GateSays",
-    "Glance",
-    "Leg",
     "Overloaded",
     "Plan",
     "Rate",
-    "Rates",
     "Rung",
-    "Scored",
-    "Start",
     "Trial",
-    "Tried",
     "Unparsable",
     "alarm",
-    "all_of",
     "as_check",
-    "begin",
-    "calibrate",
-    "empty",
-    "first_of",
     "gate_for",
     "inquire",
     "interval",
-    "json",
-    "labels",
-    "language",
-    "language_of",
-    "length",
     "lower_bound",
     "made_of",
-    "rates_at",
     "read_finding",
-    "refusal",
-    "regex",
-    "schema",
-    "schema_of",
     "settle",
     "stamp_of",
-    "stop_reason",
-    "tools",
-    "truncation",
-    "upper_bound",
 ]

@@ -9,7 +9,7 @@ threshold are unacceptable. It is about the answers that the check accepts, not 
 that is asked when it does not; and about answers that come as those of the sample came: the same mixture
 of tasks, the same models, prompts and settings, for which the `stamp` stands.
 
-How it is kept (`_threshold`): candidates are tested from the strictest down, each by an exact binomial
+How it is kept (`threshold_for`): candidates are tested from the strictest down, each by an exact binomial
 test of "more than 5 % of what this accepts is unacceptable", and the first that fails ends it. Because
 the order is fixed beforehand, each may be tested at the full 5 %: to go wrong, the first candidate that
 is truly too lax must pass. Every number is a candidate; only the scores that occurred tell two apart.
@@ -22,12 +22,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
-
-import msgspec
+from typing import Final, NamedTuple
 
 from leastwise.cascade.curves import UNKNOWN, Curve, fitted, levels_of
-from leastwise.cascade.intervals import SURE, Rate, at_least, at_most, faultless, interval
+from leastwise.cascade.intervals import SURE, Rate, at_least, at_most, faultless, interval, upper_bound
 
 #: The share of accepted answers that may be unacceptable where nothing else is said.
 TARGET: Final = 0.05
@@ -35,26 +33,18 @@ TARGET: Final = 0.05
 #: answers fails by chance, and with it all that would follow; a check that accepts fewer seldom pays.
 _ONE_IN: Final = 4
 #: How sure it must be that planted answers pass too often. They are counted again and again: at 95 % one
-#: look in twenty would raise an alarm.
+#: look in twenty would raise an alarm, at this a judge at the very limit does in 10,000 looks once in fifty.
 _ALARM: Final = 0.999
+#: Planted answers do no task at all, so that no more than these pass whatever the calibration says. It says
+#: anything may where its sample has no unacceptable answer, or none that was rejected.
+_MOST_PLANTED: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """An answer's score, and whether the answer turned out acceptable."""
+class Scored(NamedTuple):
+    """An answer's score, a finite number, and whether the answer turned out acceptable."""
 
     score: float
     ok: bool
-
-    def __post_init__(self) -> None:
-        """Refuse a score that has no place in an order.
-
-        Raises:
-            ValueError: not a finite number.
-        """
-        if not math.isfinite(self.score):
-            message = f"score={self.score!r}: expected a finite number"
-            raise ValueError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,57 +69,29 @@ class Calibration:
     """What a check's scores are worth for one type of task.
 
     Attributes:
-        check: The check's name.
         stamp: Names the models, prompts and settings for which it holds.
         task_type: The type of task, "" for all.
         threshold: The least score that is accepted; None where no score keeps the promise.
-        target: The share of accepted answers that may be unacceptable, from 0 to 1.
-        sure: How surely no more are, from 0 to 1.
         n: How many answers it stands on.
-        curve: From score to probability.
+        curve: From score to the probability that an answer is acceptable: an estimate, no promise.
         rates: What the threshold did to these answers; None where there is no threshold.
         why: What the threshold stands on, or why there is none, in words.
     """
 
-    check: str
     stamp: str
     task_type: str
     threshold: float | None
-    target: float = TARGET
-    sure: float = SURE
     n: int = 0
     curve: Curve = UNKNOWN
     rates: Rates | None = None
     why: str = ""
 
-    def is_current(self, stamp: str) -> bool:
-        """Tell whether it holds for these models, prompts and settings."""
-        return self.stamp == stamp
-
-    def probability(self, score: float) -> float:
-        """Return how probable it is that an answer of this score is acceptable: an estimate, no promise."""
-        return self.curve.at(score)
-
-    def to_json(self) -> bytes:
-        """Return it as it is kept."""
-        return msgspec.json.encode(self)
-
-    @classmethod
-    def from_json(cls, kept: bytes | str) -> Calibration:
-        """Return what `to_json` gave.
-
-        Raises:
-            msgspec.DecodeError: it is something else.
-        """
-        return msgspec.json.decode(kept, type=cls)
-
 
 def calibrate(
     scored: Sequence[Scored],
-    *,
-    check: str,
     stamp: str,
     task_type: str = "",
+    *,
     target: float = TARGET,
     sure: float = SURE,
 ) -> Calibration:
@@ -138,31 +100,20 @@ def calibrate(
     Args:
         scored: A sample of the answers that the check will see, not a selection by score. Scores with
             many digits are better rounded down to a few levels: fewer tests, fewer that fail by chance.
-        check: The check's name.
         stamp: Names the models, prompts and settings that gave these scores.
         task_type: The type of task, "" for all.
-        target: The share of accepted answers that may be unacceptable, between 0 and 1.
-        sure: How surely no more are, between 0 and 1.
+        target: As in `threshold_for`.
+        sure: As in `threshold_for`.
 
     Raises:
         ValueError: no such target, or no such certainty.
     """
-    threshold, why = _threshold(scored, target, sure)
-    return Calibration(
-        check,
-        stamp,
-        task_type,
-        threshold,
-        target,
-        sure,
-        len(scored),
-        fitted(levels_of((one.score, one.ok) for one in scored)),
-        None if threshold is None else rates_at(scored, threshold),
-        why,
-    )
+    threshold, why = threshold_for(scored, target, sure)
+    rates = None if threshold is None else rates_at(scored, threshold)
+    return Calibration(stamp, task_type, threshold, len(scored), fitted(levels_of(scored)), rates, why)
 
 
-def _threshold(scored: Sequence[Scored], target: float, sure: float) -> tuple[float | None, str]:
+def threshold_for(scored: Sequence[Scored], target: float, sure: float) -> tuple[float | None, str]:
     """Return the least score to accept so that the module's promise holds, or None, and why, in words.
 
     Testing begins at the strictest score that enough answers reach (a quarter of them, and as many as
@@ -183,7 +134,7 @@ def _threshold(scored: Sequence[Scored], target: float, sure: float) -> tuple[fl
     threshold = None
     tested: tuple[float, int, int] | None = None
     n = bad = 0
-    for level in reversed(levels_of((one.score, one.ok) for one in scored)):
+    for level in reversed(levels_of(scored)):
         n, bad = n + level.n, bad + level.n - level.ok
         if n < least:
             continue
@@ -193,18 +144,21 @@ def _threshold(scored: Sequence[Scored], target: float, sure: float) -> tuple[fl
         threshold = level.score
         tested = (level.score, n, bad)
     if tested is None:
-        few = f"{len(scored):,} answers are too few: at least {needed:,} accepted without a fault are needed"
+        many = "1 answer is" if len(scored) == 1 else f"{len(scored):,} answers are"
+        few = f"{many} too few: at least {needed:,} accepted without a fault are needed"
         return None, f"{few} for {promise}"
     score, n, bad = tested
-    words = f"from {score:g} on, {interval(bad, n)} of {n:,} accepted are unacceptable"
-    if threshold is None:
-        few = "too many" if bad > n * target else "too few answers to tell"
-        return None, f"{words}: {few} for {promise}"
-    return threshold, f"{words}: no more than {promise}"
+    words = f"from {score:g} on, {bad:,} of {n:,} accepted are unacceptable"
+    most = f"{math.ceil(1000 * upper_bound(bad, n, sure)) / 10:.1f}% of all such"
+    if threshold is not None:
+        return threshold, f"{words}, so at most {most}, {_percent(sure)} sure"
+    if bad > n * target:
+        return None, f"{words}: too many for {promise}"
+    return None, f"{words}, which may be {most}: too few answers to tell for {promise}"
 
 
-def rates_at(scored: Sequence[Scored], threshold: float, sure: float = SURE) -> Rates:
-    """Return what a threshold does to a sample, calibrated or not, with intervals that hold so surely.
+def rates_at(scored: Sequence[Scored], threshold: float) -> Rates:
+    """Return what a threshold does to a sample, calibrated or not.
 
     The intervals are those of a threshold that was fixed before the sample was seen.
     """
@@ -212,29 +166,31 @@ def rates_at(scored: Sequence[Scored], threshold: float, sure: float = SURE) -> 
     good = sum(one.ok for one in scored)
     bad, accepted, rightly = len(scored) - good, len(passed), sum(passed)
     return Rates(
-        interval(accepted, len(scored), sure),
-        interval(accepted - rightly, accepted, sure),
-        interval(accepted - rightly, bad, sure),
-        interval(good - rightly, good, sure),
+        interval(accepted, len(scored)),
+        interval(accepted - rightly, accepted),
+        interval(accepted - rightly, bad),
+        interval(good - rightly, good),
     )
 
 
-def alarm(accepted: int, asked: int, false_accept: Rate, sure: float = _ALARM) -> str:
+def alarm(accepted: int, asked: int, false_accept: Rate) -> str:
     """Return an alarm in words where planted answers, known to be bad, pass too often; "" where they do not.
 
-    Too often is more often than even the upper end of what the calibration says would let them.
+    Too often is more often than even the upper end of what the calibration says would let them, or than
+    half of the time.
 
     Args:
         accepted: How many planted answers the check accepted.
         asked: How many it was given.
         false_accept: Of the calibration, how often unacceptable answers are accepted.
-        sure: How sure an alarm must be, between 0 and 1.
     """
-    if at_least(accepted, asked, false_accept.high) > 1 - sure:
+    most = min(false_accept.high, _MOST_PLANTED)
+    if accepted <= asked * most or at_least(accepted, asked, most) > 1 - _ALARM:
         return ""
+    says = "its calibration says at most" if most < _MOST_PLANTED else "whoever reads them accepts less than"
     return (
         f"accepts answers that are known to be bad: {interval(accepted, asked)} of {asked:,} planted ones, "
-        f"where its calibration says at most {100 * false_accept.high:.1f}%"
+        f"where {says} {100 * most:.1f}%"
     )
 
 

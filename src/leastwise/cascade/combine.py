@@ -15,8 +15,10 @@ import math
 from collections.abc import Callable, Generator, Iterable, Mapping
 from functools import partial
 from numbers import Real
+from types import CodeType
 from typing import Any, Final
 
+import msgspec
 from msgspec import structs
 
 from leastwise.cascade.checks import version_of
@@ -27,6 +29,8 @@ from leastwise.ladder import SAYS, Says, Verdict
 from leastwise.messages import Reply, Request
 
 _KINDS: Final[tuple[Kind, ...]] = ("free", "run", "judge")  # cheapest first
+#: Characters of a verdict's words that are kept: they stand in reasons and rows.
+_MOST_WORDS: Final = 300
 
 
 def as_check(thing: Any, name: str = "", known: Mapping[str, Check] = BUILT_IN) -> Check:
@@ -51,9 +55,31 @@ def as_check(thing: Any, name: str = "", known: Mapping[str, Check] = BUILT_IN) 
         return known[thing]
     if callable(thing):
         own_name = getattr(thing, "__name__", type(thing).__name__).strip("<>")
-        return Check(name or own_name, thing, kind="run")
+        return Check(name or own_name, thing, kind="run", version=_version(thing))
     message = f"check={thing!r}: expected a check, the name of one, or a function of (request, reply)"
     raise ConfigError(message)
+
+
+def _version(function: Any) -> str | None:
+    """Return what changes with a function's code; None where more than its code decides what it says."""
+    code = getattr(function, "__code__", None)
+    has_more = (
+        getattr(function, name, None)
+        for name in ("__self__", "__closure__", "__defaults__", "__kwdefaults__")
+    )
+    if code is None or any(has_more):
+        return None
+    return version_of(function.__module__, function.__qualname__, _told_by(code))
+
+
+def _told_by(code: CodeType) -> tuple[object, ...]:
+    """Return what a piece of code does, without where it stands; constants in one order in all processes."""
+    constants = [_told_by(one) if isinstance(one, CodeType) else _in_order(one) for one in code.co_consts]
+    return code.co_code, code.co_names, constants
+
+
+def _in_order(constant: object) -> object:
+    return sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
 
 
 def read_finding(found: Any, name: str, threshold: float | None = None) -> Verdict | None:
@@ -67,7 +93,7 @@ def read_finding(found: Any, name: str, threshold: float | None = None) -> Verdi
     if found is None:
         return None
     if isinstance(found, Verdict) and found.says in SAYS:
-        return found
+        return _legal(found, name)
     if isinstance(found, bool):
         return (
             Verdict(name, "accept", "returned True") if found else Verdict(name, "escalate", "returned False")
@@ -81,6 +107,20 @@ def read_finding(found: Any, name: str, threshold: float | None = None) -> Verdi
         return Verdict(name, "abstain", words, score=score)
     says: Says = "accept" if score >= threshold else "escalate"
     return Verdict(name, says, f"score {score:g}, {threshold:g} wanted", score=score)
+
+
+def _legal(found: Verdict, name: str) -> Verdict:
+    """Return a verdict as it can be written down; one that holds something else cannot tell.
+
+    Whether an answer was planted is ours to say.
+    """
+    try:
+        words = found.words[:_MOST_WORDS].encode("utf-8", "replace").decode()
+        score = None if found.score is None else _score(found.score)
+        told = {**structs.asdict(found), "words": words, "score": score, "is_control": False}
+        return msgspec.convert(told, Verdict)
+    except (AttributeError, TypeError, msgspec.ValidationError):
+        return Verdict(name, "abstain", "returned a Verdict of which a part is not of its type")
 
 
 def _score(found: Any) -> float | None:
@@ -153,6 +193,7 @@ def _combined(
         threshold: For scores.
     """
     kind = max((part.kind for part in parts), key=_KINDS.index)
+    named = [(part.name, part.version) for part in parts]
 
     def steps(request: Request, reply: Reply) -> Generator[Any, Any, Verdict | None]:
         heard: list[Verdict] = []
@@ -181,7 +222,7 @@ def _combined(
         ask,
         kind,
         _glance(name, parts, early),
-        version_of(threshold, [(part.name, part.version) for part in parts]),
+        None if any(part.version is None for part in parts) else version_of(threshold, named),
         sum(part.timeout_s for part in parts if part.kind == "run") or parts[0].timeout_s,
     )
 
@@ -197,13 +238,16 @@ def _blames(verdict: Verdict) -> bool:
 
 
 def inquire(
-    steps: Generator[Any, Any, Any], ask: Callable[[Check], Generator[Any, Any, Any]]
+    steps: Generator[Any, Any, Any],
+    ask: Callable[[Check], Generator[Any, Any, Any]],
+    kinds: Any = object,
 ) -> Generator[Any, Any, Any]:
     """Carry out an inquiry and return what it found.
 
     Args:
         steps: What a check's `ask` returned.
         ask: Asks another check of the same answer; returns what that found. All other steps are passed on.
+        kinds: What may be passed on; whoever yields something else is told by a `TypeError`.
     """
     resume = partial(next, steps)
     while True:
@@ -212,11 +256,18 @@ def inquire(
         except StopIteration as done:
             return done.value
         try:
-            answer = (yield from ask(step)) if isinstance(step, Check) else (yield step)
+            answer = (yield from ask(step)) if isinstance(step, Check) else (yield _one_of(kinds, step))
         except Exception as error:  # noqa: BLE001 - an inquiry may know what to do about any
             resume = partial(steps.throw, error)
         else:
             resume = partial(steps.send, answer)
+
+
+def _one_of(kinds: Any, step: Any) -> Any:
+    if not isinstance(step, kinds):
+        message = f"an inquiry yielded a {type(step).__name__}: expected a step or a check"
+        raise TypeError(message)
+    return step
 
 
 def _under(name: str, verdict: Verdict, heard: Iterable[Verdict] = ()) -> Verdict:

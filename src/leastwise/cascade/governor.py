@@ -1,13 +1,14 @@
 """Where a cascade should begin so that it pays for itself: break-even, on live evidence.
 
 An answer that is checked and rejected was paid for in vain, and so was its check. Whoever begins at a
-tier expects to pay its answer, its check and, as often as that rejects, all that the next tier is
-expected to cost. Of two tiers the cheap one pays where
+tier expects to pay its answer, its check and, as often as that rejects, all that going on is expected to
+cost: from the dearer tier where that is least, which need not be the next one. Of two tiers the cheap one
+pays where
 
     cheap + check + rejected * dear < dear,  that is where  accepted > (cheap + check) / dear
 
 so that a cascade over tiers of nearly one price loses money however good its checks are. (What is
-rejected is harder than the rest, and may cost the dear tier more than its usual answer: see `Leg`.) One
+rejected is harder than the rest, and may cost the dear tier more than its usual answer: see `Leg`.) A tier
 that does not pay is passed by; now and then a call goes there all the same, to see when that changes.
 
 Quality is not weighed here: what a check may let pass is the calibration's business.
@@ -61,15 +62,35 @@ class Start:
 
     Attributes:
         index: The place of the tier.
-        words: Why; "" where there was no choice.
         costs_nusd: What beginning at each tier is expected to cost, checks and escalations included.
-        is_probe: Whether it is tried although it does not pay.
+        legs: The tiers.
+        probes: How often this tier is tried although it does not pay; 0 where it pays.
     """
 
     index: int
-    words: str
     costs_nusd: tuple[int, ...]
-    is_probe: bool = False
+    legs: tuple[Leg, ...]
+    probes: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """Why; "" where there was no choice."""
+        legs, costs, last = self.legs, self.costs_nusd, len(self.legs) - 1
+        if last == 0:
+            return ""
+        best = _cheapest_above(-1, costs)
+        if best == 0:
+            other = _cheapest_above(0, costs)
+            cost, against = _shown(costs[0], costs[other])
+            where = f"{'on' if other == last else 'from'} {legs[other].tier}"
+            return f"{legs[0].tier} pays: {_record(legs[0])}; expected {cost} against {against} {where}"
+        below = self.index if self.probes else best - 1
+        leg, (cost, against) = legs[below], _shown(costs[below], costs[best])
+        where = "straight" if best == last else f"from {legs[best].tier}"
+        why = f"{leg.tier}, {_record(leg)}, costs {cost} with checks against {against} {where}"
+        if self.probes:
+            return f"tries {leg.tier}, as {round(100 * self.probes, 1):g}% of calls do: {why}"
+        return f"begins at {legs[best].tier}: {why}"
 
     @property
     def onward(self) -> tuple[int, ...]:
@@ -79,7 +100,7 @@ class Start:
         """
         places, last = [self.index], len(self.costs_nusd) - 1
         while places[-1] < last:
-            places.append(min(range(last, places[-1], -1), key=self.costs_nusd.__getitem__))
+            places.append(_cheapest_above(places[-1], self.costs_nusd))
         return tuple(places[1:])
 
 
@@ -87,36 +108,37 @@ def begin(legs: Sequence[Leg], *, draw: float = 1.0, probes: float = 0.0) -> Sta
     """Return where to begin: where least is expected to be paid, of equals at the dearest.
 
     Args:
-        legs: The tiers that may answer, at least one, cheap to dear. A rejected answer goes to the next.
+        legs: The tiers that may answer, at least one, cheap to dear. See `Start.onward` for what follows.
         draw: A random number from 0 to 1.
-        probes: How often the tier below is tried where it does not pay, from 0 to 1. It is not where it
-            could not pay even if all its answers were accepted; it is where the check accepts nothing as
-            yet, for by what it says it can be calibrated.
+        probes: How often a tier below is tried where it does not pay, from 0 to 1: each as often as another,
+            for what changes at one shows nowhere else. One is not that could not pay even if all its
+            answers were accepted; one is whose check accepts nothing as yet, for by what it says it can be
+            calibrated.
     """
     costs = expected(legs)
-    last = len(legs) - 1
-    best = min(range(last, -1, -1), key=costs.__getitem__)  # the first of equals
-    if best == 0:
-        return Start(0, _pays(legs, costs) if last else "", costs)
-    below = legs[best - 1]
-    against = "straight" if best == last else f"from {legs[best].tier}"
-    cost, other = _shown(costs[best - 1], costs[best])
-    why = f"{below.tier}, {_record(below)}, costs {cost} with checks against {other} {against}"
-    could_pay = below.answer_nusd + below.check_nusd < costs[best]
+    best = _cheapest_above(-1, costs)
+    could_pay = [at for at in range(best) if legs[at].answer_nusd + legs[at].check_nusd < costs[best]]
     if could_pay and draw < probes:
-        words = f"tries {below.tier}, as {100 * probes:g}% of calls do: {why}"
-        return Start(best - 1, words, costs, is_probe=True)
-    return Start(best, f"begins at {legs[best].tier}: {why}", costs)
+        at = min(int(draw / probes * len(could_pay)), len(could_pay) - 1)
+        return Start(could_pay[at], costs, tuple(legs), probes / len(could_pay))
+    return Start(best, costs, tuple(legs))
 
 
 def expected(legs: Sequence[Leg]) -> tuple[int, ...]:
     """Return what beginning at each tier is expected to cost, in nano-dollars."""
-    costs, after = [legs[-1].answer_nusd], _after(legs[-1])
-    for leg in reversed(legs[:-1]):
-        more = leg.check_nusd + round(rejected(leg) * after)
-        costs.append(leg.answer_nusd + more)
-        after = _after(leg) + more
-    return tuple(reversed(costs))
+    costs = [leg.answer_nusd for leg in legs]
+    after = [leg.answer_nusd if leg.after_nusd is None else leg.after_nusd for leg in legs]
+    for place in range(len(legs) - 2, -1, -1):
+        leg = legs[place]
+        more = leg.check_nusd + round(rejected(leg) * after[_cheapest_above(place, costs)])
+        costs[place] += more
+        after[place] += more
+    return tuple(costs)
+
+
+def _cheapest_above(place: int, costs: Sequence[int]) -> int:
+    """Return where least is expected to be paid above a place; of equals the dearest tier."""
+    return min(range(len(costs) - 1, place, -1), key=costs.__getitem__)
 
 
 def rejected(leg: Leg) -> float:
@@ -129,18 +151,6 @@ def rejected(leg: Leg) -> float:
     checked = leg.rung.checked
     seen = (PRIOR_REJECTED + checked - leg.rung.accepted) / (PRIOR_CHECKED + checked)
     return seen if checked >= LEAST_CHECKED else min(seen, PRIOR_REJECTED / PRIOR_CHECKED)
-
-
-def _after(leg: Leg) -> int:
-    return leg.answer_nusd if leg.after_nusd is None else leg.after_nusd
-
-
-def _pays(legs: Sequence[Leg], costs: Sequence[int]) -> str:
-    last = len(legs) - 1
-    least = min(range(1, last + 1), key=costs.__getitem__)
-    cost, other = _shown(costs[0], costs[least])
-    where = f"{'on' if least == last else 'from'} {legs[least].tier}"
-    return f"{legs[0].tier} pays: {_record(legs[0])}; expected {cost} against {other} {where}"
 
 
 def _record(leg: Leg) -> str:

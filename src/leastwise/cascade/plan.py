@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from operator import add
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from leastwise.cascade.calibration import Calibration
+from leastwise.cascade.calibration import Calibration, alarm
 from leastwise.ladder import Streaming, Tier, Verdict
 from leastwise.messages import Reply, Request
 
@@ -45,7 +46,8 @@ class Check:
         kind: `free` takes microseconds and runs where it is; `run` is the user's own and may take time; a
             `judge` asks a model.
         glance: Looks at the first words of a stream, so that it can be let go early; None waits for the end.
-        version: Changes when what it says may change.
+        version: Changes when what it says may change; None where nobody can tell, for what a function says
+            may depend on more than its code.
         timeout_s: How long a `run` may take before it abstains.
         threshold: The least of its scores that is accepted; None for the one that the task tells.
     """
@@ -54,12 +56,12 @@ class Check:
     ask: Ask
     kind: Kind = "free"
     glance: Glance | None = field(default=None, compare=False)
-    version: str = ""
+    version: str | None = ""
     timeout_s: float = 60.0
     threshold: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: what is worked out of a plan is kept with it
 class Plan:
     """What is done about an answer.
 
@@ -91,27 +93,37 @@ class Plan:
     probes: float = 0.02
     floor_s: float = 600.0
 
-    @property
+    @cached_property
     def is_free(self) -> bool:
         """Whether all of its checks take microseconds."""
         return all(check.kind == "free" for check in self.checks)
 
-    @property
+    @cached_property
     def is_judged(self) -> bool:
         """Whether a model is asked."""
         return any(check.kind == "judge" for check in self.checks)
 
-    @property
+    @cached_property
     def unjudged(self) -> Plan:
         """The same without asking a model."""
         return replace(self, checks=tuple(check for check in self.checks if check.kind != "judge"))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Twelve hexadecimal digits that name the checks and who judges: what was learned holds for these."""
         names = [(check.name, check.version) for check in self.checks]
-        content = repr((names, self.judge and self.judge.model, self.threshold, self.unparsable))
-        return sha256(content.encode()).hexdigest()[:12]
+        return _digest(names, self.judge and self.judge.model, self.threshold, self.unparsable)
+
+    @property
+    def key(self) -> str | None:
+        """The same digits for all by which an answer is accepted; None where no name could tell it apart."""
+        if any(check.version is None for check in self.checks):
+            return None
+        return _digest(self.digest, [check.threshold for check in self.checks], self.escalate_to)
+
+
+def _digest(*parts: object) -> str:
+    return sha256(repr(parts).encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
 NO_PLAN: Final = Plan()
@@ -196,6 +208,19 @@ class Evidence:
     calibrations: Mapping[tuple[str, str], Calibration] = field(default_factory=lambda: MappingProxyType({}))
     trials: Mapping[tuple[str, str], Trial] = field(default_factory=lambda: MappingProxyType({}))
     controls: Mapping[str, tuple[int, int]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def calibration(self, stamp: str, task_type: str) -> Calibration | None:
+        """Return what scores of this stamp are worth at a type of task, else at all; None where unknown.
+
+        While planted answers pass too often it has no threshold: what is found out accepts nothing, and not
+        what an uncalibrated judge would.
+        """
+        found = self.calibrations.get((stamp, task_type)) or self.calibrations.get((stamp, ""))
+        if found is None or found.rates is None:
+            return found
+        asked, accepted = self.controls.get(stamp, (0, 0))
+        why = alarm(accepted, asked, found.rates.false_accept)
+        return replace(found, threshold=None, rates=None, why=why) if why else found
 
 
 NO_EVIDENCE: Final = Evidence()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterable
 from typing import Annotated, Final
 
 from cyclopts import App, Parameter, validators
@@ -16,7 +14,9 @@ from leastwise.cli.console import (
     AsJson,
     ConfigFile,
     DryRun,
+    print_either,
     print_json,
+    print_lines,
     say,
     say_error,
     say_next,
@@ -53,10 +53,7 @@ def stats(*, as_json: AsJson = False, config: ConfigFile = None) -> int:
         kept = cache.stats() if cache is not None else CacheStats(0, 0, 0)
         by_tag = looked_up(store)
     report = CacheReport(kept, by_tag, shown_place(settings.cache_url), settings.cache.max_mb)
-    if as_json:
-        print_json(stats_json(report))
-    else:
-        _print(stats_lines(report))
+    print_either(stats_json(report), stats_lines(report), as_json=as_json)
     say_next("leastwise cache list")
     return OK
 
@@ -76,9 +73,9 @@ def list_(
     if as_json:
         print_json({"answers": [answer_json(key, one) for key, one in entries]})
     elif entries:
-        _print(list_lines(entries, now))
+        print_lines(list_lines(entries, now))
     else:
-        _print([f"no answer of tag {tag} is kept" if tag else "no answer is kept"])
+        print_lines([f"no answer of tag {tag} is kept" if tag else "no answer is kept"])
     say_next("leastwise cache show KEY" if entries else "leastwise cache stats")
     return OK
 
@@ -108,9 +105,9 @@ def show_(
     if as_json:
         print_json(answer_json(key, one) | ({"text": text_of(one)} if text else {}))
     else:
-        _print(answer_lines(one, now, settings.cache.ttl_s))
+        print_lines(answer_lines(one, now, settings.cache.ttl_s))
         if text:
-            _print(["", text_of(one)])
+            print_lines(["", text_of(one)])
     say_next(f"leastwise why {one.exchange}")
     return OK
 
@@ -153,15 +150,12 @@ def _past(cache: CacheStore, ttl_s: int) -> int:
 
 
 def _forgotten(number: int, command: str, *, is_dry: bool, as_json: bool) -> int:
-    if as_json:
-        print_json({"answers": number, "forgotten": not is_dry})
-    else:
-        _print([f"{plural(number, 'answer')} {'to be forgotten' if is_dry else 'forgotten'}"])
+    print_either(
+        {"answers": number, "forgotten": not is_dry},
+        [f"{plural(number, 'answer')} {'to be forgotten' if is_dry else 'forgotten'}"],
+        as_json=as_json,
+    )
     if is_dry and number == _COUNTED:
         say(f"there may be more: a dry run looks at {_COUNTED:,}")
     say_next(f"leastwise {command}" if is_dry else "leastwise cache stats")
     return OK
-
-
-def _print(lines: Iterable[str]) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)

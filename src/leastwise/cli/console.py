@@ -7,7 +7,7 @@ object whose `schema` says which shape it has.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -68,6 +68,19 @@ def print_json(value: Mapping[str, Any]) -> None:
     encoder = msgspec.json.Encoder(decimal_format="number", enc_hook=str)
     text = encoder.encode({"schema": JSON_SCHEMA, **value})
     sys.stdout.write(msgspec.json.format(text, indent=2).decode() + "\n")
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print text to stdout."""
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
+def print_either(value: Mapping[str, Any], lines: Iterable[str], *, as_json: bool) -> None:
+    """Print an object, or the lines that say the same."""
+    if as_json:
+        print_json(value)
+    else:
+        print_lines(lines)
 
 
 def say(text: str) -> None:

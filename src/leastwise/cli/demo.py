@@ -24,6 +24,7 @@ from leastwise.prices import worst_case
 from leastwise.report.demo import NEXT, Bill, Sample, bill_json, bill_lines, head_line, load_samples
 from leastwise.report.routes import list_day
 from leastwise.report.table import wrapped
+from leastwise.steps import Load
 from leastwise.stores import Query
 from leastwise.tally import prompt_bound
 
@@ -206,7 +207,7 @@ def _worst_nusd(runtime: Runtime, sample: Sample) -> int:
     """Return the most that a sample can cost: as decided, or resent as received; a clamp may ask twice."""
     request = Request.of({"model": AUTO[0], **sample.members})
     features, now = read(request, sample.task), datetime.now(UTC)
-    known = runtime.store.known("", features.tool_use_ids, now.timestamp())
+    known = runtime.store.known(Load("", features.tool_use_ids), now.timestamp())
     made = runtime.router.decide(request, sample.task, known=known, now=now, features=features)
     bound, cap = prompt_bound(request), request.max_tokens or 0
     worst = max(

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 from cyclopts import Parameter
 
 from leastwise.build import existing_store, word_on
-from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, print_json, say, say_next
+from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, print_either, print_json, say, say_next
 from leastwise.config import Config, load
 from leastwise.errors import ConfigError, StoreError
 from leastwise.ladder import Ladder
@@ -63,10 +63,7 @@ def feedback(
             raise _unknown(settings)
         word = word_on(store, settings.ladder, call.strip(), ok=ok, source=source, at=time.time(), note=note)
         store.add_feedback(word.feedback)
-    if as_json:
-        print_json(feedback_json(word))
-    else:
-        sys.stdout.writelines(f"{line}\n" for line in feedback_lines(word))
+    print_either(feedback_json(word), feedback_lines(word), as_json=as_json)
     say_next(f"leastwise why {word.story.exchange.id}" if bad else _after(is_scored=bool(scores_of(word))))
     return OK
 

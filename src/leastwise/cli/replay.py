@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,7 +9,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter, validators
 
 from leastwise import evaluate
-from leastwise.cli.console import OK, AsJson, print_json, say_next
+from leastwise.cli.console import OK, AsJson, print_either, say_next
 from leastwise.errors import ConfigError
 from leastwise.evaluate import CHECKS, Check, Column, Outcomes, Policy, Simulated, Way
 from leastwise.report.replay import replay_json, replay_lines
@@ -26,7 +25,7 @@ _FIXED: Final = "fixed:"
 
 _SHARE: Final = validators.Number(gte=0, lte=1)
 _BETWEEN: Final = validators.Number(gt=0, lt=1)
-_POSITIVE: Final = validators.Number(gte=0)
+_POSITIVE: Final = validators.Number(gte=0, lte=1000)
 
 
 def replay(
@@ -88,6 +87,10 @@ def replay(
 ) -> int:
     """Try policies on a table of outcomes, beside the best fixed model, each model, chance and the oracle."""
     table = evaluate.read_outcomes(outcomes, models or ("*",), check or CHECKS)
+    for name in check or ():
+        if name not in table.checks:
+            message = f"--check {name}: {table.name} has no column that ends in |{name}"
+            raise ConfigError(message)
     way = tuple(tiers.split(",")) if tiers else ()
     checks = [Column(name, threshold, 0.0 if name == _FREE else check_cost) for name in check or table.checks]
     accuracies = judge_accuracy or (() if checks else _ACCURACIES)
@@ -98,10 +101,7 @@ def replay(
     if target is not None:
         ends = _ends(table, way, checks)
         promises = [evaluate.promise(table, one, ends, parts, target=target, sure=sure) for one in checks]
-    if as_json:
-        print_json(replay_json(found, promises))
-    else:
-        sys.stdout.writelines(f"{line}\n" for line in replay_lines(found, promises))
+    print_either(replay_json(found, promises), replay_lines(found, promises), as_json=as_json)
     is_next = checks and target is None
     say_next(
         f"leastwise tune replay {outcomes} --splits 200 --target 0.1" if is_next else "leastwise tune table"

@@ -17,15 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from itertools import starmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter, validators
 
 from leastwise.budget import limit_of
-from leastwise.build import end_trial, existing_store, open_store
+from leastwise.build import end_trial, existing_store, imported, open_store
 from leastwise.cascade.trials import COMPARISONS, OpenTrial, Pairs, added, compared, concluded
 from leastwise.cli.console import (
     FAILED,
@@ -34,7 +33,9 @@ from leastwise.cli.console import (
     AsJson,
     ConfigFile,
     DryRun,
+    print_either,
     print_json,
+    print_lines,
     say,
     say_error,
     say_next,
@@ -43,7 +44,7 @@ from leastwise.cli.console import (
 from leastwise.config import MEMORY, Config, file_of, load
 from leastwise.errors import ConfigError
 from leastwise.ladder import Ladder
-from leastwise.ledger import new_id
+from leastwise.ledger import Feedback, new_id
 from leastwise.models import canonical
 from leastwise.money import show, to_usd
 from leastwise.report.messages_log import calls_in
@@ -53,6 +54,7 @@ from leastwise.stores import Query, Store
 
 if TYPE_CHECKING:
     from leastwise.build import Runtime
+    from leastwise.client import Result
     from leastwise.messages import JSON, Request
     from leastwise.trial import Compare, Pair
 
@@ -84,6 +86,12 @@ def trial(
     judge: Annotated[
         str | None, Parameter(help="The tier that judges. [default: the one whose answers are the measure]")
     ] = None,
+    score: Annotated[
+        bool,
+        Parameter(
+            negative=(), help="With --from: the cascade's judge scores each answer, to be calibrated by."
+        ),
+    ] = False,
     jobs: Annotated[
         int,
         Parameter(help="With --from: calls at once.", validator=validators.Number(gte=1, lte=_MOST_JOBS)),
@@ -107,9 +115,12 @@ def trial(
     if status or stop:
         return _of_open(tag, settings, ends=stop, as_json=as_json)
     wanted = _wanted(tag, settings.ladder, tier=tier, n=n, max_usd=max_usd, compare=compare, judge=judge)
+    if score and from_ is None:
+        message = "--score needs --from FILE: what running clients try is compared only"
+        raise ConfigError(message)
     if from_ is None:
         return _open(wanted, settings, is_dry=dry_run, as_json=as_json)
-    return _from_file(wanted, from_, jobs, seed, is_dry=dry_run, as_json=as_json, config=config)
+    return _from_file(wanted, from_, jobs, seed, scores=score, is_dry=dry_run, as_json=as_json, config=config)
 
 
 def _wanted(
@@ -140,10 +151,7 @@ def _wanted(
 
 
 def _print(report: TrialReport, *, as_json: bool) -> None:
-    if as_json:
-        print_json(trial_json(report))
-    else:
-        sys.stdout.writelines(f"{line}\n" for line in trial_lines(report))
+    print_either(trial_json(report), trial_lines(report), as_json=as_json)
 
 
 def _report(wanted: OpenTrial, sums: Sequence[Pairs], state: str, ladder: Ladder) -> TrialReport:
@@ -182,7 +190,7 @@ def _open(wanted: OpenTrial, settings: Config, *, is_dry: bool, as_json: bool) -
         print_json({**trial_json(_report(wanted, (), state, settings.ladder)), "calls_last_week": seen})
     else:
         lines = (f"{state}: clients that use {where} try up to", f"  {what}, {most}", f"  {calls}")
-        sys.stdout.writelines(f"{line}\n" for line in lines)
+        print_lines(lines)
     if not seen:
         say(f"no call of this tag was seen; calls get it by Task(tag={wanted.tag!r}), in running clients")
     say_next(f"leastwise trial {wanted.tag}" + ("" if is_dry else " --status"))
@@ -192,18 +200,16 @@ def _open(wanted: OpenTrial, settings: Config, *, is_dry: bool, as_json: bool) -
 def _of_open(tag: str, settings: Config, *, ends: bool, as_json: bool) -> int:
     """Show how the open trial of a tag stands, or end it; where none is open, what the last one showed."""
     with existing_store(settings) as store:
-        found = (
-            next((one for one in store.open_trials() if one.tag == tag), None) if store is not None else None
-        )
+        found = None
+        if store is not None:
+            found = next((one for one in store.open_trials() if one.tag == tag), None)
         if store is None or found is None:
             return _none_open(tag, store, ends=ends, as_json=as_json)
-        sums, began = store.pairs_of(found.id), datetime.fromtimestamp(found.at, UTC)
-        state = f"{'ended' if ends else 'open since'} {began.day} {began:%b %H:%M} UTC"
+        sums, now = store.pairs_of(found.id), time.time()
         if ends:
-            now = time.time()
             end_trial(store, found, settings.ladder, now)
-            ended = datetime.fromtimestamp(now, UTC)
-            state = f"ended {ended.day} {ended:%b %H:%M} UTC"
+    at = datetime.fromtimestamp(now if ends else found.at, UTC)
+    state = f"{'ended' if ends else 'open since'} {at.day} {at:%b %H:%M} UTC"
     report = _report(found, sums, state, settings.ladder)
     if not ends and not as_json:
         say(f"{report.total.n:,} of {found.wanted:,} compared so far")
@@ -223,10 +229,7 @@ def _none_open(tag: str, store: Store | None, *, ends: bool, as_json: bool) -> i
         )
         return FAILED
     shown = [standing_words(one) for one in trials]
-    if as_json:
-        print_json({"report": "trial", "tag": tag, "state": "over", "shown": shown})
-    else:
-        sys.stdout.writelines(f"{words}\n" for words in shown)
+    print_either({"report": "trial", "tag": tag, "state": "over", "shown": shown}, shown, as_json=as_json)
     say_next(f"leastwise on --tag {tag}")
     return OK
 
@@ -267,6 +270,7 @@ def _from_file(
     jobs: int,
     seed: int,
     *,
+    scores: bool,
     is_dry: bool,
     as_json: bool,
     config: Path | None,
@@ -283,7 +287,7 @@ def _from_file(
             _say_left_out(drawn)
             say_next('leastwise.record(client, "calls.jsonl") in the program that calls')
             return FAILED
-        pair_of = partial(runtime.pair, wanted, function=function)
+        pair_of = partial(runtime.pair, wanted, function=function, scores=scores)
         if is_dry:
             return _say_most(wanted, drawn, [pair_of(*call) for call in drawn.calls], as_json=as_json)
         for name in {ladder[one].upstream for one in (wanted.tier, wanted.judge or ladder.top.name)}:
@@ -303,7 +307,7 @@ def _from_file(
         tried = sum(one.n for one in run.sums)
         say(f"stopped after {tried:,} of {len(drawn.calls):,}: {run.stopped}")
     _say_left_out(drawn)
-    say_next(report.next)
+    say_next("leastwise tune calibrate" if scores else report.next)
     return FAILED if code == OK and shown is None else code
 
 
@@ -379,10 +383,20 @@ async def _ask_all(
                 return
             result = await run_async(try_pair(pair), upstream, runtime.desk)
             run.add(result.payload)
+            _tell_agreement(runtime, result)
             advance()
 
     async with Connections(runtime.config.upstreams) as upstream:
         await asyncio.gather(*(work() for _ in range(jobs)))
+
+
+def _tell_agreement(runtime: Runtime, result: Result) -> None:
+    """Keep whether an answer that was scored was as good as the one it was compared with."""
+    outcome = result.life.outcome
+    if outcome is not None and outcome.checks:
+        said = Feedback(outcome.exchange, bool(result.payload.agreed), "agreement", time.time(), outcome.tier)
+        runtime.store.flush()
+        runtime.store.add_feedback(said)
 
 
 @contextmanager
@@ -400,23 +414,13 @@ def _progress(total: int, run: _Run) -> Iterator[Callable[[], None]]:
 
 
 def _function(named: str) -> Compare:
-    """Return a comparison of the user's.
+    """Return a comparison of the user's, which may stand in the working directory.
 
     Raises:
         ConfigError: it cannot be imported.
     """
-    module, _, path = named.partition(":")
     sys.path.insert(0, str(Path.cwd()))  # whoever names it here means it
     try:
-        found: Any = import_module(module)
-        for name in path.split("."):
-            found = getattr(found, name)
-    except (ImportError, AttributeError, ValueError) as error:
-        message = f"--compare {named}: {error}"
-        raise ConfigError(message) from error
+        return imported(named, f"--compare {named}")
     finally:
         sys.path.pop(0)
-    if not callable(found):
-        message = f"--compare {named}: expected a function of (request, measure, answer), got {found!r}"
-        raise ConfigError(message)
-    return found  # type: ignore[no-any-return]  # the user's

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +12,7 @@ from cyclopts import App, Parameter, validators
 
 from leastwise.build import Plans, existing_store
 from leastwise.cascade import JUDGE, SURE, TARGET, stamp_of
-from leastwise.cli.console import BAD_INPUT, OK, AsJson, ConfigFile, DryRun, print_json, say, say_next
+from leastwise.cli.console import BAD_INPUT, OK, AsJson, ConfigFile, DryRun, print_either, say, say_next
 from leastwise.config import Config, load
 from leastwise.errors import ConfigError
 from leastwise.judge import VERSION
@@ -48,13 +46,13 @@ _Share = validators.Number(gt=0, lt=1)
 def table(*, as_json: AsJson = False, config: ConfigFile = None) -> int:
     """Print the type table: quality, calls and mean cost of each tier at each type of task."""
     settings = load(config)
-    router = Planner(settings, datetime.now(UTC)).router
+    planner = Planner(settings, datetime.now(UTC))
+    router = planner.router
     with existing_store(settings) as store:
         seen = store.types() if store is not None else []
-    if as_json:
-        print_json(table_json(router, seen))
-    else:
-        _print(table_lines(router, seen))
+        rungs = store.evidence(planner.plans.usual.digest).rungs if store is not None else {}
+    router.teller.learn(rungs)
+    print_either(table_json(router, seen), table_lines(router, seen), as_json=as_json)
     say_next("leastwise route --explain PROMPT")
     return OK
 
@@ -91,15 +89,17 @@ def calibrate(
         return _of_file(file, replace(wanted, by=""), as_json=as_json)
     with existing_store(settings) as store:
         first = 0.0 if since is None else time.time() - since * _DAY_S
-        rows = store.scored(since=first) if store is not None else []
-        report = calibrated((row for row in rows if tag in (None, row.tag)), wanted)
+        scored = store.scored(since=first) if store is not None else []
+        rows = [row for row in scored if tag in (None, row.tag)]
+        report = calibrated(rows, wanted)
         if store is not None and not dry_run:
             for one in report.to_keep:
                 store.put_calibration(one, time.time())
     why_not = "" if check == JUDGE else "give others their threshold: in their [[check]], or Task(threshold=)"
     _show(report, as_json=as_json, is_kept=not dry_run, why_not=why_not)
-    if tag is not None and report.to_keep:
-        say(f"it stands on calls of tag {tag}, and counts for those of other tags, too")
+    tags = {row.tag for row in rows if row.ok is not None and not row.verdict.is_control}
+    if len(tags) == 1 and any(tags) and report.to_keep:
+        say(f"it stands on calls of tag {''.join(tags)}, and counts for those of other tags, too")
     if report.to_keep and dry_run:
         say_next("leastwise tune calibrate")
     else:
@@ -142,10 +142,7 @@ def _of_file(file: Path, wanted: Wanted, *, as_json: bool) -> int:
 
 def _show(report: Calibrated, *, as_json: bool, is_kept: bool, why_not: str) -> None:
     """Print what was calibrated, and say what becomes of it; `why_not` where it cannot be kept."""
-    if as_json:
-        print_json(calibrated_json(report, is_kept=is_kept))
-    else:
-        _print(calibrated_lines(report))
+    print_either(calibrated_json(report, is_kept=is_kept), calibrated_lines(report), as_json=as_json)
     number = plural(len(report.to_keep), "calibration")
     if not report.to_keep:
         say(f"nothing is kept{why_not and f': {why_not}'}")
@@ -153,7 +150,3 @@ def _show(report: Calibrated, *, as_json: bool, is_kept: bool, why_not: str) -> 
         say(f"{number} kept; checks go by it within a second")
     else:
         say(f"{number} would be kept")
-
-
-def _print(lines: Iterable[str]) -> None:
-    sys.stdout.writelines(f"{line}\n" for line in lines)

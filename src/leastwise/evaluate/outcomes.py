@@ -28,6 +28,8 @@ SCORE, COST = "score", "cost_usd"
 CHECKS: Final = ("gate", "judge")
 _KINDS: Final = ("benchmark", "subset")
 _FEW: Final = 12  # names shown in a message
+_MOST_USD: Final = 1e9  # no answer costs as much, and sums of them stay finite
+_SHOWN: Final = 60  # characters of a cell in a message
 _EXPECTED: Final = (
     "Expected is one row a task with id, and for each model M the columns M|score (0 to 1) and M|cost_usd; "
     "benchmark, subset, fold (train or test) and checks such as M|gate (0 to 1) may be beside them"
@@ -83,7 +85,7 @@ def read_outcomes(path: Path, models: Collection[str] = ("*",), checks: Collecti
         raise LogError(message)
     pool = _pool(path, columns, models)
     numbers = {
-        name: _numbers(path, name, columns[name], inf if name.endswith(COST) else 1)
+        name: _numbers(path, name, columns[name], _MOST_USD if name.endswith(COST) else 1)
         for name in columns
         if _parts(name)[0] in pool
     }
@@ -159,6 +161,10 @@ def _of_csv(path: Path, lines: Iterable[str]) -> Iterable[Mapping[str, Any]]:
     csv.field_size_limit(max(csv.field_size_limit(), 2**26))  # a prompt may be a whole book
     reader = csv.DictReader(lines)
     try:
+        for name in reader.fieldnames or ():
+            if (reader.fieldnames or ()).count(name) > 1:
+                message = f"{path}: two columns {name!r}; which of them counts?"
+                raise LogError(message)
         for number, row in enumerate(reader, 1):
             if None in row or None in row.values():
                 message = f"{path}: row {number} has more or fewer cells than the header"
@@ -222,13 +228,13 @@ def _numbers(path: Path, name: str, column: Column, most: float) -> list[float |
     for row, cell in enumerate(column, 1):
         try:
             number = float(cell) if cell is not None and cell != "" else None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = inf
         if number is not None and isnan(number):
             number = None
-        if number is not None and (not 0 <= number <= most or number == inf):
-            span = "a number from 0 to 1" if most == 1 else "dollars, from 0"
-            message = f"{path}: row {row}: {name} is {cell!r}; expected {span}, or nothing"
+        if number is not None and not 0 <= number <= most:
+            span = "a number from 0 to 1" if most == 1 else f"dollars, from 0 to {most:,.0f}"
+            message = f"{path}: row {row}: {name} is {f'{cell!r}'[:_SHOWN]}; expected {span}, or nothing"
             raise LogError(message)
         found.append(number)
     return found

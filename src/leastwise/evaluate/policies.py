@@ -63,11 +63,13 @@ class Simulated:
 
     Args:
         accuracy: How probably it is right about an answer, whichever it is.
-        cost: Of one check, as a share of the mean cost of the table's best model.
+        cost: Of one check, as a share of the mean cost of `of`.
+        of: A model; "" for the one that is best on the training part.
     """
 
     accuracy: float
     cost: float = 0.1
+    of: str = ""
 
     def __str__(self) -> str:
         return f"SIMULATED {self.accuracy:g}"
@@ -222,8 +224,7 @@ def fees(outcomes: Outcomes, check: Check) -> list[float]:
     """Return what one check of each row costs, in dollars."""
     if isinstance(check, Column):
         return [check.cost * cost for cost in outcomes.costs[outcomes.models[0]]]
-    best = undominated(outcomes, range(len(outcomes)))[-1]
-    return [check.cost * fmean(outcomes.costs[best])] * len(outcomes)
+    return [check.cost * fmean(outcomes.costs[check.of])] * len(outcomes)
 
 
 def oracle(outcomes: Outcomes) -> Course:
@@ -295,17 +296,19 @@ def fit(
         return Fitted(policy.tiers or pool[-1:])
     if policy.kind == "table":
         return _fit_table(outcomes, train, pool[-1])
-    way = policy.tiers or pool
-    assert policy.check is not None
+    way, check = policy.tiers or pool, policy.check
+    assert check is not None
+    if isinstance(check, Simulated):
+        check = replace(check, of=check.of or pool[-1])
     if not policy.is_governed:
-        return Fitted(way, check=policy.check)
-    found = terms(way, policy.check)
+        return Fitted(way, check=check)
+    found = terms(way, check)
     ways = {kind: paying(outcomes, found, rows) for kind, rows in _by_kind(outcomes, train).items()}
-    return Fitted(paying(outcomes, found, train), ways, policy.check)
+    return Fitted(paying(outcomes, found, train), ways, check)
 
 
 def paying(outcomes: Outcomes, terms: Terms, rows: Rows) -> Way:
-    """Return what the governor leaves of a cascade, by these rows: the models from where it begins.
+    """Return what the governor leaves of a cascade, by these rows: where it begins and where it goes on to.
 
     What a model costs where the one below was rejected is looked up: those tasks are harder than others.
     """
@@ -319,7 +322,8 @@ def paying(outcomes: Outcomes, terms: Terms, rows: Rows) -> Way:
             rung = Rung(len(rows), round(len(rows) * mean(accepted[model], rows)))
             leg = replace(leg, check_nusd=fee, rung=rung)
         legs.append(leg)
-    return way[begin(legs).index :]
+    start = begin(legs)
+    return tuple(way[place] for place in (start.index, *start.onward))
 
 
 def _after(costs: Sequence[float], accepted: Sequence[float] | None, rows: Rows) -> int | None:

@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from math import sqrt
 from statistics import fmean
+from typing import Any
 
-from leastwise.cascade.calibration import Scored, calibrate
+from leastwise.cascade.calibration import Scored, threshold_for
 from leastwise.evaluate.outcomes import Outcomes
 from leastwise.evaluate.policies import (
     ACCEPTABLE,
@@ -43,45 +44,45 @@ class Promise:
 
     Attributes:
         check: Name of the check.
-        way: The model whose answers it looks at, and the one that is asked otherwise.
+        models: The model whose answers it looks at, and the dearest, which is asked otherwise.
         target: The share of accepted answers that may be unacceptable.
         sure: How surely no more are.
         splits: How many.
+        allowed: The share of them that may break it: what `sure` leaves, and two standard errors.
         granted: In how many there was a threshold.
         thresholds: How often which.
         broken: In how many of these more than the target of what it accepts in the whole table is bad.
-        allowed: The share of all splits that may be: what `sure` leaves, and two standard errors.
         over: In how many more than the target of what it accepts in the other half is bad.
         accepted: Mean share of the other half's answers that it accepts.
         bad: Mean share of these that is unacceptable.
         quality: Of the cascade on the other half.
-        cost: Of it, dollars a task.
-        dear_quality: Of the second model for every task of the other half.
-        dear_cost: Of that.
-        governed: In how many of these the governor let the cascade run.
-        pays: In how many it cost less than the second model, on the other half.
-        right: In how many the governor's word agrees with that.
+        cost_usd: Of it, for a task.
+        dearest_quality: Of the dearest model for every task of the other half.
+        dearest_cost_usd: Of that.
+        governor_lets: In how many of these the governor let the cascade run.
+        cost_less: In how many it cost less than the dearest model, on the other half.
+        governor_right: In how many the governor's word agrees with that.
     """
 
     check: str
-    way: Way
+    models: Way
     target: float
     sure: float
     splits: int
-    granted: int
-    thresholds: Mapping[float, int]
-    broken: int
     allowed: float
+    granted: int
+    thresholds: Mapping[str, int]
+    broken: int
     over: int
     accepted: float
     bad: float
     quality: float
-    cost: float
-    dear_quality: float
-    dear_cost: float
-    governed: int
-    pays: int
-    right: int
+    cost_usd: float
+    dearest_quality: float
+    dearest_cost_usd: float
+    governor_lets: int
+    cost_less: int
+    governor_right: int
 
 
 def promise(
@@ -100,84 +101,59 @@ def promise(
     Raises:
         ConfigError: the table has no such check of the first model's answers.
     """
+    low, dearest = way
+    said, scores = verdicts(outcomes, low, check), outcomes.scores[low]
     courses = cache(partial(course, outcomes, way))
     terms = cache(partial(terms_of, outcomes, way))
-    kept = []
-    for split in splits:
-        threshold = _threshold(outcomes, check, way[0], split.train, target=target, sure=sure)
-        if threshold is not None:
-            chosen = replace(check, threshold=threshold)
-            lets = len(paying(outcomes, terms(chosen), split.train)) > 1
-            kept.append(_kept(outcomes, way, split.test, courses(chosen), threshold=threshold, lets=lets))
+    thresholds: Counter[float] = Counter()
+    kept: list[dict[str, Any]] = []
+    for train, test in splits:
+        scored = [
+            Scored(score, scores[row] >= ACCEPTABLE) for row in train if (score := said[row]) is not None
+        ]
+        threshold, _ = threshold_for(scored, target, sure)
+        if threshold is None:
+            continue
+        thresholds[threshold] += 1
+        chosen = replace(check, threshold=threshold)
+        done, bad = courses(chosen), partial(_bad, scores, courses(chosen))
+        cost, dearest_cost = mean(done.cost, test), mean(outcomes.costs[dearest], test)
+        lets = len(paying(outcomes, terms(chosen), train)) > 1
+        kept.append(
+            {
+                "broken": bad(range(len(outcomes))) > target,
+                "over": bad(test) > target,
+                "accepted": 1 - mean(done.escalated, test),
+                "bad": bad(test),
+                "quality": mean(done.quality, test),
+                "cost_usd": cost,
+                "dearest_quality": mean(outcomes.scores[dearest], test),
+                "dearest_cost_usd": dearest_cost,
+                "governor_lets": lets,
+                "cost_less": cost < dearest_cost,
+                "governor_right": lets is (cost < dearest_cost),
+            }
+        )
+    counts = ("broken", "over", "governor_lets", "cost_less", "governor_right")
+    means = ("accepted", "bad", "quality", "cost_usd", "dearest_quality", "dearest_cost_usd")
+    figures: dict[str, Any] = {name: sum(one[name] for one in kept) for name in counts}
+    figures |= {name: _mean(one[name] for one in kept) for name in means}
     return Promise(
-        check=check.name,
-        way=way,
-        target=target,
-        sure=sure,
-        splits=len(splits),
-        granted=len(kept),
-        thresholds=Counter(one.threshold for one in kept),
-        broken=sum(one.bad_in_all > target for one in kept),
-        allowed=1 - sure + 2 * sqrt(sure * (1 - sure) / len(splits)),
-        over=sum(one.bad > target for one in kept),
-        accepted=_mean(one.accepted for one in kept),
-        bad=_mean(one.bad for one in kept),
-        quality=_mean(one.quality for one in kept),
-        cost=_mean(one.cost for one in kept),
-        dear_quality=_mean(one.dear_quality for one in kept),
-        dear_cost=_mean(one.dear_cost for one in kept),
-        governed=sum(one.lets for one in kept),
-        pays=sum(one.pays for one in kept),
-        right=sum(one.pays == one.lets for one in kept),
+        check.name,
+        way,
+        target,
+        sure,
+        len(splits),
+        1 - sure + 2 * sqrt(sure * (1 - sure) / len(splits)),
+        len(kept),
+        {f"{score:g}": times for score, times in sorted(thresholds.items())},
+        **figures,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Kept:
-    """One split that was granted a threshold; costs and qualities are those of the other half."""
-
-    threshold: float
-    bad_in_all: float
-    accepted: float
-    bad: float
-    quality: float
-    cost: float
-    dear_quality: float
-    dear_cost: float
-    lets: bool
-
-    @property
-    def pays(self) -> bool:
-        return self.cost < self.dear_cost
-
-
-def _threshold(
-    outcomes: Outcomes, check: Column, model: str, train: Rows, *, target: float, sure: float
-) -> float | None:
-    said, scores = verdicts(outcomes, model, check), outcomes.scores[model]
-    scored = [Scored(score, scores[row] >= ACCEPTABLE) for row in train if (score := said[row]) is not None]
-    return calibrate(scored, check=check.name, stamp="replay", target=target, sure=sure).threshold
-
-
-def _kept(outcomes: Outcomes, way: Way, test: Rows, done: Course, *, threshold: float, lets: bool) -> _Kept:
-    low, dear = way
-    return _Kept(
-        threshold=threshold,
-        bad_in_all=_bad(outcomes, low, done, range(len(outcomes))),
-        accepted=1 - mean(done.escalated, test),
-        bad=_bad(outcomes, low, done, test),
-        quality=mean(done.quality, test),
-        cost=mean(done.cost, test),
-        dear_quality=mean(outcomes.scores[dear], test),
-        dear_cost=mean(outcomes.costs[dear], test),
-        lets=lets,
-    )
-
-
-def _bad(outcomes: Outcomes, model: str, done: Course, rows: Rows) -> float:
-    """Return the share of a model's accepted answers that is unacceptable; 0 where none is accepted."""
-    accepted = [row for row in rows if not done.escalated[row]]
-    return _mean(float(outcomes.scores[model][row] < ACCEPTABLE) for row in accepted)
+def _bad(scores: Sequence[float], done: Course, rows: Rows) -> float:
+    """Return the share of the accepted answers that is unacceptable; 0 where none is accepted."""
+    return _mean(float(scores[row] < ACCEPTABLE) for row in rows if not done.escalated[row])
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -14,22 +14,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from io import BufferedReader
 from typing import Any, Final
 
-from leastwise.cascade import (
-    SURE,
-    TARGET,
-    THRESHOLD,
-    Calibration,
-    Rate,
-    Rates,
-    alarm,
-    calibrate,
-    interval,
-    rates_at,
-)
-from leastwise.cascade import Scored as Sample
+from leastwise.cascade import SURE, TARGET, THRESHOLD, Calibration, Rate, alarm, interval
+from leastwise.cascade.calibration import Rates, calibrate, rates_at
+from leastwise.cascade.calibration import Scored as Sample
 from leastwise.cascade.intervals import faultless
 from leastwise.report.files import OnBad
-from leastwise.report.rows import rows, truth_in
+from leastwise.report.rows import number_in, rows, truth_in
 from leastwise.report.table import aligned, labelled, plural, wrapped
 from leastwise.stores import Scored
 
@@ -37,12 +27,15 @@ _ALL: Final = "all types"
 _WHOLE_AND_ONE: Final = 2
 _LABELS: Final = (
     "say which answers were good: leastwise feedback ID --ok, or --bad; many at once: --from FILE; "
-    "client.feedback(message, ok=...); leastwise trial TAG compares with a dearer tier"
+    "client.feedback(message, ok=...); leastwise trial TAG --from FILE --score compares with a dearer tier"
 )
 _ONLY_SERVED: Final = (
     "no answer below the raw threshold has a label, so false accept and false reject say nothing; what "
-    "is promised of accepted answers holds all the same"
+    "is promised is promised of accepted answers"
 )
+#: From so many labels of all scores on it hardly matters how they were picked.
+_MOST: Final = 0.9
+_SOME: Final = "have a label: what is promised holds if they were picked blindly, not by praise or complaint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,14 +187,7 @@ def _lines(
 def _line(
     samples: Sequence[Sample], task_type: str, stamp: str, planted: Sequence[float], wanted: Wanted
 ) -> Line:
-    found = calibrate(
-        samples,
-        check=wanted.check,
-        stamp=stamp,
-        task_type=task_type,
-        target=wanted.target,
-        sure=wanted.sure,
-    )
+    found = calibrate(samples, stamp, task_type, target=wanted.target, sure=wanted.sure)
     if found.threshold is not None and found.rates is not None:
         passed = _planted(planted, found.threshold)
         why = alarm(passed.k, passed.n, found.rates.false_accept)
@@ -226,11 +212,13 @@ def read_samples(file: BufferedReader, name: str, on_bad: OnBad) -> Iterator[tup
     Raises:
         LogError: it is no such table.
     """
+    return rows(file, name, on_bad, ("score", "ok"), _sample)
 
-    def sample(_line: int, cells: Mapping[str, Any]) -> tuple[str, Sample]:
-        return str(cells.get("type") or ""), Sample(float(cells["score"]), truth_in(cells["ok"], "ok"))
 
-    return rows(file, name, on_bad, ("score", "ok"), sample)
+def _sample(_line: int, cells: Mapping[str, Any]) -> tuple[str, Sample]:
+    kind = str(cells.get("type") or "")
+    kind.encode()  # bytes that are no UTF-8 came in as lone surrogates
+    return kind, Sample(number_in(cells["score"], "score"), truth_in(cells["ok"], "ok"))
 
 
 # --- as text -------------------------------------------------------------------------------------------
@@ -277,12 +265,21 @@ def _maker_lines(maker: Maker, wanted: Wanted) -> list[str]:
     for line in shown:
         lines += labelled(line.calibration.task_type or _ALL, _why(line))
     if maker.lines[0].calibration.threshold is None and maker.name:
-        is_barred = maker.is_self and not wanted.trusts_self
-        meanwhile = "accepts nothing: it is its own judge" if is_barred else f"accepts from {wanted.raw:g} on"
-        lines += labelled("meanwhile", meanwhile)
+        lines += labelled("meanwhile", _meanwhile(maker, wanted))
+    if n < _MOST * maker.scored and any(line.calibration.threshold is not None for line in maker.lines):
+        lines += labelled("beware", f"{n:,} of {maker.scored:,} answers {_SOME}")
     if not maker.has_rejected:
         lines += labelled("beware", _ONLY_SERVED)
     return lines
+
+
+def _meanwhile(maker: Maker, wanted: Wanted) -> str:
+    """Return what becomes of a maker's answers where all types together have no threshold."""
+    if not maker.lines[0].lacking:
+        return "accepts nothing: no score keeps the promise"
+    barred = maker.is_self and not wanted.trusts_self
+    raw = "nothing: it is its own judge" if barred else f"from {wanted.raw:g} on"
+    return f"accepts {raw}, unless it was calibrated before"
 
 
 def _rates(rates: Rates | None) -> list[str]:

@@ -21,10 +21,22 @@ from leastwise.money import NUSD_PER_USD, divide_half_even, show, to_usd
 from leastwise.report.budgets import Ahead, account_json, budget_words
 from leastwise.report.cache import hits_words, look_ups_json
 from leastwise.report.cascade import NO_CASCADE, CascadeReport, cascade_json, cascade_lines
-from leastwise.report.table import aligned, amount, dollars, fits, labelled, percent, plural, share, wrapped
+from leastwise.report.table import (
+    aligned,
+    amount,
+    dollars,
+    fits,
+    labelled,
+    labelled_items,
+    percent,
+    plural,
+    share,
+    wrapped,
+)
 from leastwise.report.window import Window
 from leastwise.routing import observing_line
 from leastwise.statement import Statement
+from leastwise.steps import Load
 from leastwise.stores import Line, Query, Store
 
 #: Names by which the sums can be grouped.
@@ -107,7 +119,7 @@ class Group:
     def answered_text(self) -> str:
         """Who answered, such as `haiku 92 opus 8%`."""
         shares = [f"{name} {percent(calls, self.sums.calls)[:-1]}" for name, calls in self.answered_by]
-        return f"{' '.join(shares)}%"
+        return f"{' '.join(shares)}%" if shares else "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +361,7 @@ def _trials(store: Store, ladder: Ladder, at: float) -> Callable[[Line], Trial |
             return None
         if asked in AUTO or asked in ladder:
             if tag not in baselines:
-                baselines[tag] = store.known(tag, (), at).baseline or ladder.top.model
+                baselines[tag] = store.known(Load(tag), at).baseline or ladder.top.model
             asked = baselines[tag]
         return trial if vouches(trial, served, asked, ladder) else None
 
@@ -461,7 +473,7 @@ def _cells(report: LedgerReport, money: Callable[[int], str]) -> list[list[str]]
                 percent(sums.baseline_nusd, total.baseline_nusd),
                 money(sums.spent_nusd),
                 money(sums.could_nusd if report.shows_could else sums.saved_nusd) + mark,
-                group.same_quality,
+                group.same_quality if sums.calls else "-",  # only tried
             ]
         )
     return rows
@@ -473,8 +485,9 @@ def _share_lines(report: LedgerReport) -> list[str]:
         f"{group.name} {percent(group.sums.calls, total.calls)} of calls, "
         f"{percent(group.sums.baseline_nusd, total.baseline_nusd)} of money"
         for group in report.by_tier
+        if group.sums.calls
     ]
-    return labelled("answered by", "; ".join(parts))
+    return labelled("answered by", "; ".join(parts)) if parts else []
 
 
 def _detail_lines(report: LedgerReport) -> list[str]:
@@ -487,7 +500,7 @@ def _detail_lines(report: LedgerReport) -> list[str]:
     }
     if tried:
         parts["trials"] = report.total.trials_nusd
-    lines = labelled('in "spent"', "   ".join(f"{name} {show(nusd)}" for name, nusd in parts.items()))
+    lines = labelled_items('in "spent"', [f"{name} {show(nusd)}" for name, nusd in parts.items()])
     if sums.checked:
         lines += labelled("checked", _checked_words(report))
     if sums.could_move and not report.is_observing:
@@ -515,11 +528,12 @@ def _checked_words(report: LedgerReport) -> str:
     """Return how many calls were checked and how many of them escalated; groups that escalate most."""
     sums = report.total.sums
     words = f"{percent(sums.checked, sums.calls)} of calls; {percent(sums.escalated, sums.calls)} escalated"
-    most = sorted(report.groups, key=lambda group: -group.sums.escalated / group.sums.calls)
+    called = [group for group in report.groups if group.sums.calls]  # a trial's tag may have had no other
+    most = sorted(called, key=lambda group: -group.sums.escalated / group.sums.calls)
     named = [
         f"{group.name} {percent(group.sums.escalated, group.sums.calls)}"
         for group in most[:_GROUPS_SHOWN]
-        if group.sums.escalated and len(report.groups) > 1
+        if group.sums.escalated and len(called) > 1
     ]
     return f"{words}: {', '.join(named)}" if named else words
 

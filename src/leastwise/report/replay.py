@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from leastwise.evaluate.outcomes import Outcomes
@@ -30,7 +31,8 @@ def replay_lines(found: Replay, promises: Sequence[Promise] = ()) -> list[str]:
 
 def _head(found: Replay) -> list[str]:
     table = found.outcomes
-    parts = f"{found.train:,} tasks to choose by, {found.test:,} others to try on ({found.how})"
+    others = "1 other" if found.test == 1 else f"{found.test:,} others"
+    parts = f"{plural(found.train, 'task')} to choose by, {others} to try on ({found.how})"
     repeated = f", {plural(found.splits, 'time')}: all figures are means" if found.splits > 1 else ""
     left = f"; {plural(table.left_out, 'task')} left out" if table.left_out else ""
     return wrapped(
@@ -114,7 +116,7 @@ def _policy_notes(found: Replay, line: Line, fitted: Fitted) -> Iterator[str]:
         yield f"  governed: runs for {_share(line.cascaded, 1)} of tasks, where it pays by the first part."
     elif policy.kind == "cascade":
         where = "" if is_one else " in the first split"
-        yield f"{policy}: {' > '.join(fitted.otherwise)}{where}; a check costs {_fee(policy.check)}."
+        yield f"{policy}: {' > '.join(fitted.otherwise)}{where}; a check costs {_fee(fitted.check)}."
     elif policy.kind == "table" and is_one:
         types = plural(len(set(found.outcomes.kinds)), "type")
         moved = "; ".join(_by_model(fitted.ways)) or "none, for of none it is sure"
@@ -123,7 +125,7 @@ def _policy_notes(found: Replay, line: Line, fitted: Fitted) -> Iterator[str]:
 
 def _fee(check: Check | None) -> str:
     if isinstance(check, Simulated):
-        return f"{100 * check.cost:g}% of the best model"
+        return f"{100 * check.cost:g}% of {check.of}'s mean answer"
     return f"{100 * check.cost:g}% of the cheapest model's answer" if check and check.cost else "nothing"
 
 
@@ -152,8 +154,8 @@ def _promise_lines(promises: Sequence[Promise], splits: int) -> list[str]:
             _share(one.accepted, 1),
             _share(one.bad, 1, 1),
             f"{100 * one.quality:.1f}",
-            _dollars(one.cost),
-            f"{one.governed} yes",
+            _dollars(one.cost_usd),
+            f"{one.governor_lets} yes",
         ]
         rows.append([one.check, f"{one.granted}", *(known if one.granted else [_NONE] * len(known))])
     first = promises[0]
@@ -171,8 +173,8 @@ def _promise_lines(promises: Sequence[Promise], splits: int) -> list[str]:
 def _promise_notes(promises: Sequence[Promise]) -> Iterator[str]:
     first = promises[0]
     yield (
-        "granted: splits with a threshold; without one all goes to "
-        f"{first.way[-1]}. broken: of these, where more of what it accepts in the whole table is bad: may be "
+        f"granted: splits with a threshold; without one all goes to {first.models[-1]}. broken: of these, "
+        "where more of what it accepts in the whole table is bad: may be "
         f"{first.allowed * first.splits:.0f} of {first.splits} at most ({100 - 100 * first.sure:g}% and two "
         "standard errors)."
     )
@@ -183,9 +185,10 @@ def _promise_notes(promises: Sequence[Promise]) -> Iterator[str]:
     for one in promises:
         if one.granted:
             yield (
-                f"{one.check}: {one.way[-1]} for every task has {100 * one.dear_quality:.1f} at "
-                f"{_dollars(one.dear_cost)}. On the other half the cascade cost less in {one.pays} of "
-                f"{one.granted}; the governor, who saw the first, was right in {one.right}."
+                f"{one.check}: {one.models[-1]} for every task has {100 * one.dearest_quality:.1f} at "
+                f"{_dollars(one.dearest_cost_usd)}. On the other half the cascade cost less in "
+                f"{one.cost_less} of {one.granted}; the governor, who saw the first, was right in "
+                f"{one.governor_right}."
             )
 
 
@@ -208,7 +211,7 @@ def replay_json(found: Replay, promises: Sequence[Promise] = ()) -> dict[str, An
             for line, fitted in zip(found.policies, found.fitted, strict=True)
         ],
         "controls": [_line_json(line, found.best) for line in (found.best, *found.singles, found.oracle)],
-        "promises": [_promise_json(one) for one in promises],
+        "promises": [asdict(one) for one in promises],
     }
 
 
@@ -237,28 +240,4 @@ def _ways_json(fitted: Fitted) -> dict[str, Any]:
     return {
         "otherwise": list(fitted.otherwise),
         "types": {kind: list(way) for kind, way in fitted.ways.items()},
-    }
-
-
-def _promise_json(one: Promise) -> dict[str, Any]:
-    return {
-        "check": one.check,
-        "models": list(one.way),
-        "target": one.target,
-        "sure": one.sure,
-        "splits": one.splits,
-        "granted": one.granted,
-        "thresholds": {f"{score:g}": times for score, times in sorted(one.thresholds.items())},
-        "broken": one.broken,
-        "allowed": one.allowed,
-        "over_on_the_other_half": one.over,
-        "accepted": one.accepted,
-        "bad": one.bad,
-        "quality": one.quality,
-        "cost_usd": one.cost,
-        "dearest_quality": one.dear_quality,
-        "dearest_cost_usd": one.dear_cost,
-        "governor_lets": one.governed,
-        "cost_less": one.pays,
-        "governor_right": one.right,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BufferedReader
+from math import isfinite, nan
 from typing import Any, Final, Literal, Self, TypeVar
 
 import msgspec
@@ -32,6 +33,7 @@ _SUFFIXES: Final[Mapping[str, Form]] = {
 }
 _HEAD_BYTES: Final = 4096
 _CELL_CHARS: Final = 2**26
+_SHOWN: Final = 60  # characters of a cell in a message
 _BAD: Final = (ValueError, RequestError, msgspec.DecodeError)
 _YES: Final = frozenset({"true", "yes", "1", "1.0", "ok"})
 _NO: Final = frozenset({"false", "no", "0", "0.0", "bad"})
@@ -78,6 +80,9 @@ def rows(file: BufferedReader, name: str, on_bad: OnBad, needed: Sequence[str], 
 
     def choose(header: Sequence[str]) -> Make[T]:
         for column in needed:
+            if header.count(column) > 1:
+                message = f"{name}: {header.count(column)} columns {column!r}; which of them counts?"
+                raise LogError(message)
             if column not in header:
                 message = f"{name}: no column {column!r}; it has {', '.join(header)}"
                 raise LogError(message)
@@ -109,9 +114,30 @@ def truth_in(cell: object, column: str) -> bool:
     """
     told = str(cell).strip().lower()
     if told not in _YES | _NO:
-        message = f"{column} = {cell!r}: expected true or false, yes or no, 1 or 0, ok or bad"
+        message = f"{column} = {_quoted(cell)}: expected true or false, yes or no, 1 or 0, ok or bad"
         raise ValueError(message)
     return told in _YES
+
+
+def number_in(cell: object, column: str) -> float:
+    """Return the number that a cell holds.
+
+    Raises:
+        ValueError: it holds none, or one that is not finite.
+    """
+    try:
+        told = float(cell) if isinstance(cell, str | int | float) and not isinstance(cell, bool) else nan
+    except (ValueError, OverflowError):
+        told = nan
+    if not isfinite(told):
+        message = f"{column} = {_quoted(cell)}: expected a finite number"
+        raise ValueError(message)
+    return told
+
+
+def _quoted(cell: object) -> str:
+    shown = repr(cell)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
 
 
 def _fault(error: Exception) -> str:

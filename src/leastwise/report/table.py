@@ -10,6 +10,7 @@ from leastwise.money import NUSD_PER_USD, show
 
 WIDTH: Final = 80
 _LABEL: Final = 13  # where the text beside a label begins
+_UNBROKEN: Final = "\u00a0"  # no white space to `textwrap`
 _MIN_CLIPPED: Final = 6  # a name cut shorter than this says nothing
 
 
@@ -55,14 +56,21 @@ def _line(row: Sequence[str], widths: Sequence[int], sides: str, between: str) -
 
 def labelled(label: str, text: str, *, width: int = WIDTH) -> list[str]:
     """Return `text` beside a label, wrapped, its further lines under the first."""
+    label = label if len(label) < width - _LABEL else f"{label[: width - _LABEL - 1]}~"
     return textwrap.wrap(
         text,
         width,
-        initial_indent=f"{label:<{_LABEL}}",
+        initial_indent=f"{label:<{_LABEL - 1}} ",
         subsequent_indent=" " * _LABEL,
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def labelled_items(label: str, items: Sequence[str], *, width: int = WIDTH) -> list[str]:
+    """Return items beside a label, three spaces apart, wrapped between them and never inside one."""
+    whole = "   ".join(item.replace(" ", _UNBROKEN) for item in items)
+    return [line.replace(_UNBROKEN, " ") for line in labelled(label, whole, width=width)]
 
 
 def wrapped(text: str, *, width: int = WIDTH, indent: int = 0) -> list[str]:

@@ -11,7 +11,8 @@ from leastwise.routing import UNLIKELY, Classifier, Router
 from leastwise.stores import TypeLine
 
 _NOTE = (
-    "Quality is assumed: a tier at or above the one its type maps to does the task, one below does not. "
+    "Quality is assumed: a tier at or above the one its type maps to does the task, one below does not. What "
+    "checks accepted of its answers lately is set against that, as if it were twenty answers itself. "
     "Cost is the mean of the calls that the ledger holds."
 )
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from leastwise.cascade import LEAST_CHECKED, Evidence, Leg, Plan, Rung, Start, begin, stamp_of
+from leastwise.cascade import Evidence, Plan, Rung, stamp_of
+from leastwise.cascade.governor import LEAST_CHECKED, Leg, Start, begin
 from leastwise.ladder import Tier
 from leastwise.messages import Usage
 from leastwise.models import Models, canonical
@@ -27,6 +28,7 @@ _JUDGE_INPUT_TOKENS, _JUDGE_OUTPUT_TOKENS = 350, 30
 _WANTED: Final = 0.92
 _REFUSED: Final = "its judge keeps no promise, calibrated"
 _OWN_JUDGE: Final = "it would be its own judge, not calibrated"
+_UNSEEN: Final = "the judge is not shown images or documents"
 #: From so many rejected answers on it counts how long those were that followed.
 _LEAST_REJECTED: Final = 5
 _NEW: Final = Rung()
@@ -49,6 +51,7 @@ class Asked:
         input_tokens: Returns the size of its prompt in a tokenizer's tokens.
         output_tokens: The size of its answer as the caller told, or None.
         at: When; its prices count.
+        is_unseen: Whether it holds what a judge is not shown, so that a judge cannot tell.
     """
 
     plan: Plan
@@ -57,6 +60,7 @@ class Asked:
     input_tokens: Callable[[str], int]
     output_tokens: int | None
     at: datetime
+    is_unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +87,11 @@ class Climber:
         rungs = [found.get((asked.task_type, tier.name or tier.model), _NEW) for tier in tiers]
         seen = _mean(rungs[0].output_tokens, rungs[0].checked)  # of all tasks, not of those that climbed
         output = asked.output_tokens or seen or _USUAL_OUTPUT_TOKENS
-        legs = []
+        legs, after = [], 0
         for tier, rung, below in zip(tiers, rungs, (_NEW, *rungs), strict=False):
             rejected = below.checked - below.accepted
-            after = _mean(below.after_tokens, rejected) if rejected >= _LEAST_REJECTED else 0
+            if rejected >= _LEAST_REJECTED:  # else as long as after the tier below that, if that is known
+                after = _mean(below.after_tokens, rejected)
             leg = Leg(
                 tier=str(tier),
                 answer_nusd=self._price(asked, tier, 0, output),
@@ -117,16 +122,17 @@ class Climber:
         plan = asked.plan
         if not plan.is_judged or plan.trusts_self or plan.unparsable == "accept" or plan.judge is None:
             return ""
-        found = asked.known.evidence.calibrations
+        if asked.is_unseen:
+            return _UNSEEN
         stamp = stamp_of(plan, tier.model, _version(plan))
-        known = found.get((stamp, asked.task_type)) or found.get((stamp, ""))
+        known = asked.known.evidence.calibration(stamp, asked.task_type)
         if known is not None:
             return "" if known.threshold is not None else _REFUSED
         return _OWN_JUDGE if canonical(plan.judge.model) == canonical(tier.model) else ""
 
 
 def _version(plan: Plan) -> str:
-    return next(check.version for check in plan.checks if check.kind == "judge")
+    return next(check.version for check in plan.checks if check.kind == "judge") or ""
 
 
 def _mean(total: int, count: int) -> int:

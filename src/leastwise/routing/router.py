@@ -213,6 +213,8 @@ class Router:
         if task.tier is not None:
             self.ladder[task.tier]  # refuses a tier that does not exist, in every mode
         features = features or read(request, task, headers)
+        if known.evidence.rungs:
+            self.teller.learn(known.evidence.rungs)
         asked = request.model
         is_auto = asked in AUTO or asked in self._named
         if is_auto:
@@ -545,9 +547,9 @@ class Router:
     def _keep_fitting(self, case: _Case) -> None:
         """Move to the next dearer tier that the request can be fitted to; the last resort is not asked."""
         if case.is_forced and case.is_auto:
-            whys = [self._misfit(case, tier) for tier in (case.here, *case.choices)]
-            if all(whys):  # refused anywhere, so by the tier that was asked for
-                case.go(case.here, Code.UNFIT, f"fits no tier: {whys[0]}")
+            why = self._misfit(case, case.here)
+            if why and all(self._misfit(case, tier) for tier in case.choices):
+                case.go(case.here, Code.UNFIT, f"fits no tier: {why}")  # so by the tier that was asked for
                 return
         while case.is_auto or case.here is not case.last:
             here = case.here
@@ -579,20 +581,17 @@ class Router:
             return
         if not case.plan.checks and plan.overloaded == "fail":
             return
-        most = self._scales.price(self.ladder[plan.escalate_to], case.at) if plan.escalate_to else None
-        dearer = [
-            tier
-            for tier in sorted(self._dearer(case), key=lambda tier: self._scales.price(tier, case.at))
-            if most is None or self._scales.price(tier, case.at) <= most
-        ]
+        dearer = self._dearer(case, plan.escalate_to)
         if dearer and case.plan.checks and plan.governs:
             told = case.features.expected_output_tokens
-            asked = Asked(plan, case.known, case.task_type, partial(self._tokens, case), told, case.at)
+            is_unseen = case.features.has_images or case.features.has_documents
+            tokens = partial(self._tokens, case)
+            asked = Asked(plan, case.known, case.task_type, tokens, told, case.at, is_unseen)
             tiers = (case.here, *dearer)
             start = self._climber.begin(asked, tiers, other_draw)
             if case.is_forced:
                 start = replace(start, index=0)
-            elif start.index or start.is_probe:
+            elif start.index or start.probes:
                 case.go(tiers[start.index], Code.BREAK_EVEN, start.words)
             dearer = [tiers[place] for place in start.onward]
         case.climbs = tuple(dearer)
@@ -615,20 +614,28 @@ class Router:
             tier, words = self._scales.weigh(talk, case.here, dearer)
             if words:
                 case.go(tier, Code.CACHE, words)
-                if tier in case.climbs:
-                    case.climbs = case.climbs[case.climbs.index(tier) + 1 :]
+                floor = self._scales.price(tier, case.at)
+                case.climbs = tuple(one for one in case.climbs if self._scales.price(one, case.at) > floor)
 
-    def _dearer(self, case: _Case) -> list[Tier]:
-        """Return the tiers that may answer, fit, and cost more than the one chosen."""
+    def _dearer(self, case: _Case, most: str = "") -> list[Tier]:
+        """Return the tiers that may answer, fit, and cost more than the one chosen, cheap to dear.
+
+        Args:
+            case: The request.
+            most: The dearest of them, "" for any.
+        """
         floor = self._scales.price(case.here, case.at)
         last = () if case.is_auto and self._last_resort(case) is not case.last else (case.last,)
-        return [
+        prices = {tier: self._scales.price(tier, case.at) for tier in (*case.choices, *last)}
+        top = self._scales.price(self.ladder[most], case.at) if most else max(prices.values(), default=0)
+        found = [
             tier
-            for tier in dict.fromkeys((*case.choices, *last))
-            if self._scales.price(tier, case.at) > floor >= 0
+            for tier, price in prices.items()
+            if top >= price > floor >= 0
             and self._held(case, tier) is None
             and ((tier is case.last and not case.is_auto) or not self._misfit(case, tier))
         ]
+        return sorted(found, key=prices.__getitem__)
 
     def _fitting_below(self, case: _Case) -> Tier | None:
         """Return, for `auto`, the dearest tier that the request fits, where it fits none from here up."""

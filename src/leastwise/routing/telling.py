@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from operator import mul
 from typing import Final, Literal, NamedTuple
 
+from leastwise.cascade import Rung
 from leastwise.features import Features
 from leastwise.ladder import COMPLEXITIES, Code, Complexity, Ladder
 from leastwise.routing.classifier import NONE, Classifier, Guess, load_classifier
@@ -111,6 +112,7 @@ class Teller:
         #: The complexity that a tier stands for; a tier of several stands for the least.
         self._complexity_at = {policy.complexity[each]: each for each in reversed(COMPLEXITIES)}
         self._owned = {own.name: own for own in policy.types}
+        self._learned: Mapping[tuple[str, str], Rung] | None = None
         needs = {name: policy.complexity[complexity] for name, complexity in words.types.items()}
         for own in policy.types:
             needs[own.name] = own.tier or policy.complexity[own.complexity or "standard"]
@@ -122,6 +124,20 @@ class Teller:
         self._places = [
             [place for place, name in enumerate(names) if needs[name] == tier] for tier in self.table.tiers
         ]
+
+    def learn(self, rungs: Mapping[tuple[str, str], Rung]) -> None:
+        """Set what checks accepted of each tier's answers, by type, against what is taken for granted.
+
+        Costs nothing where these are the very ones that were learned last.
+        """
+        if rungs is self._learned:
+            return
+        self._learned = rungs
+        seen = {
+            key: (rung.checked, rung.accepted / rung.checked) for key, rung in rungs.items() if rung.checked
+        }
+        table = TypeTable(self.table.tiers, self.table.needs, seen)
+        self.table, self._columns = table, table.columns(self._names)
 
     @property
     def kinds(self) -> Mapping[str, str]:

@@ -150,7 +150,7 @@ class _Routing:
         self, options: Any, request: Request, task: Task | None, send: Any
     ) -> Beside | None:
         """Return what tries an answer on another tier, where a trial of its tag is open."""
-        trial = self.leastwise.trials.of(task.tag if task is not None else None)
+        trial = self.leastwise.trials.of(task.tag if task is not None and task.route else None)
         if trial is None:
             return None
         ask = partial(self._leastwise_run, options, request, send=send)  # type: ignore[attr-defined]  # of each client
@@ -480,7 +480,7 @@ def _reply(payload: Any) -> Reply:
             return Reply(held, request_id=request_id)
         return Reply(payload, _facts_of(response), request_id=request_id, body=lambda: response.content)
     if isinstance(payload, dict):
-        return Reply(payload, Facts.read(payload))
+        return Reply(payload, Facts.read(payload), read=lambda: payload)
     usage: Any = getattr(payload, "usage", None)
     facts = Facts(
         model=str(getattr(payload, "model", "")),
@@ -500,18 +500,19 @@ def _reply(payload: Any) -> Reply:
         facts,
         request_id=str(getattr(payload, "_request_id", "") or ""),
         body=partial(_body_of, payload) if is_whole else None,
-        read=payload.to_dict if is_whole else None,
+        read=partial(_plain_of, payload) if is_whole else None,
     )
 
 
-def _body_of(message: Message | BetaMessage) -> bytes:
-    """Return a message as the JSON that the SDK made it from: all that the API sent and nothing else.
-
-    It may be spelt differently, but the SDK makes the same of it.
-    """
+def _plain_of(message: Message | BetaMessage) -> dict[str, Any]:
+    """Return a message as the SDK decoded it: all that the API sent and nothing else."""
     parsed = {"content": {"__all__": {"parsed_output"}}}  # the SDK's own, in the caller's type
-    plain = message.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=parsed, warnings=False)
-    return json.dumps(plain).encode()
+    return message.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude=parsed, warnings=False)
+
+
+def _body_of(message: Message | BetaMessage) -> bytes:
+    """Return a message as JSON: it may be spelt otherwise than it came, but the SDK makes the same of it."""
+    return json.dumps(_plain_of(message)).encode()
 
 
 def _decoded(reply: Reply) -> Reply:
@@ -628,7 +629,7 @@ def _overheard(payload: Any, tell: Callable[[Read], None]) -> None:
         tell(lambda: (message_of(read()), known or (life.outcome if life is not None else None)))
 
     if response is None:
-        told(_reply(payload).body or bytes)
+        told(partial(_body_of, payload) if isinstance(payload, Message | BetaMessage) else bytes)
     elif response.is_stream_consumed:
         told(lambda: response.content)
     else:

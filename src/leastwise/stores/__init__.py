@@ -17,7 +17,7 @@ from leastwise.cascade.trials import OpenTrial, Pairs
 from leastwise.ladder import Verdict
 from leastwise.ledger import Entry, Exchange, Feedback, Reserved, StepDown
 from leastwise.routing import Known
-from leastwise.steps import Lease, Record, Settle
+from leastwise.steps import Lease, Load, Record, Settle
 
 __all__ = [
     "GROUPS",
@@ -278,32 +278,8 @@ class CacheStore(Protocol):
 class Store(BudgetStore, Protocol):
     """A ledger with its budgets. Every method is safe from any thread, and after a fork in the child."""
 
-    def known(
-        self,
-        tag: str,
-        tool_use_ids: Sequence[str],
-        now: float,
-        *,
-        tenant: str = "local",
-        session: str = "",
-        ask_key: str = "",
-        accounts: Sequence[Account] = (),
-        checks: str = "",
-        talk: str = "",
-    ) -> Known:
-        """Return what routing needs: pins of these tool calls, the tag's usual model, token ratios, caches.
-
-        Args:
-            tag: The task's, or "".
-            tool_use_ids: The calls that the request answers.
-            now: Seconds since the epoch.
-            tenant: Whose session.
-            session: Whose prompt caches are wanted; "" for none.
-            ask_key: The ask of which a small model's word is wanted; "" for none.
-            accounts: Those that may pay: their standings and what was added to their budgets are wanted.
-            checks: Whose evidence is wanted (`Plan.digest`); "" for none.
-            talk: The session whose floor is wanted; "" for none.
-        """
+    def known(self, wanted: Load, now: float) -> Known:
+        """Return what routing needs, and what it is asked for."""
 
     def write(self, *steps: Settle | Record, may_wait: bool) -> None:
         """Write now, all or none; when somebody else is writing and `may_wait` is false, soon."""

@@ -82,7 +82,7 @@ def find(database: Database, any_id: str) -> Story | None:
     rows = next(filter(None, (database.rows(sql, (any_id,)) for sql in FIND_BY)), None)
     if not rows:
         return None
-    exchange = Exchange(*rows[0])
+    exchange = Exchange(**dict(zip(EXCHANGE_COLUMNS, rows[0], strict=True)))
     sql = f"SELECT {_ENTRY} FROM entry WHERE exchange_id = ? ORDER BY asked_at, id"
     return Story(
         exchange,

@@ -14,11 +14,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from leastwise.budget import Account, Raise, Refusal
+from leastwise.budget import Raise, Refusal
 from leastwise.errors import StoreError
 from leastwise.ledger import Entry
 from leastwise.routing import Known
-from leastwise.steps import Lease, Record, Settle
+from leastwise.steps import Lease, Load, Record, Settle
 from leastwise.stores import BudgetStore, Store
 from leastwise.stores.recent import Recent
 from leastwise.stores.worker import Worker
@@ -60,34 +60,13 @@ class Split:
         self.reserved, self.windows, self.correct = budgets.reserved, budgets.windows, budgets.correct
         self.dead, self.first_to, self.raises = budgets.dead, budgets.first_to, budgets.raises
 
-    def known(
-        self,
-        tag: str,
-        tool_use_ids: Sequence[str],
-        now: float,
-        *,
-        tenant: str = "local",
-        session: str = "",
-        ask_key: str = "",
-        accounts: Sequence[Account] = (),
-        checks: str = "",
-        talk: str = "",
-    ) -> Known:
+    def known(self, wanted: Load, now: float) -> Known:
         """Return what routing needs: the ledger's part, and how the accounts stand."""
-        known = self._ledger.known(
-            tag,
-            tool_use_ids,
-            now,
-            tenant=tenant,
-            session=session,
-            ask_key=ask_key,
-            checks=checks,
-            talk=talk,
-        )
-        if not accounts:
+        known = self._ledger.known(replace(wanted, accounts=()), now)
+        if not wanted.accounts:
             return known
         raised = self._recent.raised(now, self._budgets.raises)
-        return replace(known, standings=self._budgets.standings(accounts), raised=raised)
+        return replace(known, standings=self._budgets.standings(wanted.accounts), raised=raised)
 
     def add_raise(self, raised: Raise) -> None:
         """Give a budget more money until a time."""

@@ -23,7 +23,7 @@ from leastwise.errors import StoreError
 from leastwise.ledger import Entry, Feedback, Reserved, StepDown
 from leastwise.routing import Known
 from leastwise.sqlite import BusyError, StuckError, at_fork
-from leastwise.steps import Lease, Record, Settle
+from leastwise.steps import Lease, Load, Record, Settle
 from leastwise.stores import (
     Line,
     Query,
@@ -96,24 +96,13 @@ class SqlStore:
 
     # --- routing -------------------------------------------------------------------------------------------
 
-    def known(
-        self,
-        tag: str,
-        tool_use_ids: Sequence[str],
-        now: float,
-        *,
-        tenant: str = "local",
-        session: str = "",
-        ask_key: str = "",
-        accounts: Sequence[Account] = (),
-        checks: str = "",
-        talk: str = "",
-    ) -> Known:
+    def known(self, wanted: Load, now: float) -> Known:
         """Return what routing needs; facts that change slowly come from memory for a second."""
         self._outbox.start()
         database, recent = self.database, self._recent
-        pins = recent.pins(tool_use_ids)
-        missing = [id_ for id_ in tool_use_ids if id_ not in pins]
+        tag, tenant, session, talk = wanted.tag, wanted.tenant, wanted.session, wanted.talk
+        pins = recent.pins(wanted.tool_use_ids)
+        missing = [id_ for id_ in wanted.tool_use_ids if id_ not in pins]
         if missing:
             pins |= reading.pins(database, missing)
         floor_at, floor = (
@@ -125,13 +114,13 @@ class SqlStore:
             if tag
             else None,
             corrections=recent.fact("ratios", now, lambda: reading.corrections(database)),
-            opinion=reading.opinion(database, ask_key) if ask_key else "",
+            opinion=reading.opinion(database, wanted.ask_key) if wanted.ask_key else "",
             warmths=recent.warmths(tenant, session, reading.warmths(database, tenant, session))
             if session
             else {},
-            standings=self.standings(accounts) if accounts else {},
-            raised=recent.raised(now, self.raises) if accounts else {},
-            evidence=self._evidence(checks, tag, now),
+            standings=self.standings(wanted.accounts) if wanted.accounts else {},
+            raised=recent.raised(now, self.raises) if wanted.accounts else {},
+            evidence=self._evidence(wanted.checks, tag, now),
             floor=floor,
             floor_at=floor_at,
         )
