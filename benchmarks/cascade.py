@@ -158,7 +158,7 @@ def _own_splits(folder: Path) -> Part:
             ),
             (
                 "SIMULATED: a judge right with the same probability about every answer, for a tenth of the "
-                "best model's cost; expectations, not draws. An answer is right from a score of .5 on."
+                "best fixed model's cost; expectations, not draws. An answer is right from a score of .5 on."
             ),
             (
                 "Shuffled: the policy's own models dealt to tasks at random, in shares that cost what the "

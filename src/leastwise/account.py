@@ -45,6 +45,10 @@ from leastwise.steps import Record
 #: Modes in which we chose the model; elsewhere nothing is saved and no tool call is pinned.
 _CHOSEN: Final = ("auto", "enforce")
 _CHECKS: Final = frozenset({"classifier", "judge"})
+#: After these another model may have answered than the one in whose tokens the prompt was estimated.
+_MOVED: Final = frozenset(
+    {Code.MISFIT, Code.UNREACHED, Code.TRUNCATED, Code.ESCALATED, Code.OVERLOADED, Code.BUDGET_CAP}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +308,8 @@ class Teller:
     def _measured(self, answer: Answer) -> Measured | None:
         model = self.terms.models.get(answer.entry.model)
         actual = answer.entry.usage.prompt_tokens
-        if model is None or not self.decision.input_tokens or not actual:
+        is_moved = any(reason.code in _MOVED for reason in self.decision.reasons)
+        if model is None or not self.decision.input_tokens or not actual or is_moved:
             return None
         correction = self.known.corrections.get(model.tokenizer, 1.0)
         return Measured(model.tokenizer, round(self.decision.input_tokens / correction), actual)

@@ -47,6 +47,7 @@ _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 8.0
 _DOUBLINGS: Final = 4  # from the first pause to the longest
 _LONGEST_HINT_S: Final = 60.0
+_LONGEST_FOR_A_JUDGE_S: Final = 2.0  # somebody waits for an answer that is there
 _JITTER: Final = 0.25
 
 _RETRIED: Final = frozenset({408, 409, 429})
@@ -252,12 +253,12 @@ def fitted(call: Call, terms: Terms, model: str) -> Fit:
         return Fit({"model": model})
 
 
-def note_fault(what: str, error: Exception) -> str:
-    """Log what of ours failed, and where; not the error's own words, which may quote a prompt."""
+def note_fault(what: str, error: Exception, so: str = "the request goes where it would have gone") -> str:
+    """Log what failed, where, and what follows; not the error's own words, which may quote a prompt."""
     frames = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(error.__traceback__)]
     where = frames[-1] if frames else "an unknown place"
     name = type(error).__name__
-    _log.error("%s failed (%s at %s): the request goes where it would have gone", what, name, where)
+    _log.error("%s failed (%s at %s): %s", what, name, where, so)
     return f"{what}: {name}"
 
 
@@ -283,7 +284,7 @@ def attempt(
         upstream: Who serves that model.
         abandoned: Builds the request's row when the caller leaves during this attempt.
         purse: The budgets that pay for it.
-        purpose: What the ledger calls it; repeats are `retry`.
+        purpose: What the ledger calls it; repeats of an answer are `retry`.
         counts_unpriced: Count a model without a price at $0 instead of refusing it, unless a budget pays.
         is_kept: Whether the bytes of the answer are wanted.
         gate: Holds back the answer of a live reply: it may be let go, dropped, or held to its end.
@@ -305,7 +306,7 @@ def attempt(
             terms,
             request,
             upstream,
-            purpose if turn == 0 else "retry",
+            "retry" if turn and purpose == "answer" else purpose,  # a judge's is still the judge's
             parent,
             id=new_id(now, terms.rng),
             at=now,
@@ -333,9 +334,11 @@ def attempt(
             if answer.failure is None or answer.is_relayed:
                 return answer
             broken = answer.failure  # while it was held back: the caller has seen nothing of it
-        if turn == call.max_retries or not may_retry(broken):
+        pause = pause_s(broken.headers, turn, terms.rng, terms.clock())
+        is_long = purpose == "judge" and pause > _LONGEST_FOR_A_JUDGE_S
+        if turn == call.max_retries or not may_retry(broken) or is_long:
             raise broken
-        yield Sleep(pause_s(broken.headers, turn, terms.rng, terms.clock()))
+        yield Sleep(pause)
     raise AssertionError
 
 

@@ -125,7 +125,7 @@ def _failed(check: Check, failed: RunFailed) -> str:
     """Return why a check has no word; not the error's own words, which may quote the answer."""
     if failed.error is None:
         return f"not done within {check.timeout_s:g} s"
-    note_fault(f"check {check.name}", failed.error)
+    note_fault(f"check {check.name}", failed.error, "it cannot tell of this answer")
     return f"failed: {type(failed.error).__name__}"
 
 
@@ -156,6 +156,6 @@ def _message_of(answer: Answer) -> dict[str, JSON]:
             return assemble(body)
         found = _DECODE.decode(body)
     except Exception as error:  # noqa: BLE001 - as above: an unreadable answer is one no check accepts
-        note_fault("reading an answer", error)
+        note_fault("reading an answer", error, "its checks see nothing in it")
         return {}
     return found if isinstance(found, dict) else {}

@@ -16,18 +16,23 @@ memory is not limited.
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
 from leastwise.cascade import Check, CheckRow
 from leastwise.ladder import Says, Verdict
 from leastwise.messages import Reply, Request
+
+_log: Final = logging.getLogger(__name__)
 
 _SHELL: Final = "/bin/sh"
 #: Limits are set by a shell that then becomes the command; its words are arguments, which no shell reads.
@@ -41,6 +46,8 @@ _INHERITED: Final = ("HOME", "LANG", "PATH", "TMPDIR")
 _LAST_REJECTION: Final = 125
 #: What a shell answers when it cannot start a program.
 _NOT_RUN: Final = frozenset({126, 127})
+#: An argument that ends so names a file.
+_SCRIPTS: Final = frozenset({".js", ".mjs", ".pl", ".py", ".rb", ".sh"})
 #: How much longer than the command itself whoever waits for it waits: what ran too long is ended first.
 _GRACE_S: Final = 5.0
 
@@ -76,15 +83,42 @@ def run_command(
     except subprocess.TimeoutExpired:
         return Verdict(row.name, "abstain", f"not done in {row.timeout_s:g} s")
     except (OSError, ValueError) as error:  # no such folder; a name or value that no environment can hold
-        return Verdict(row.name, "abstain", f"cannot be started: {type(error).__name__}", blames=False)
+        return _not_run(row, f"cannot be started: {type(error).__name__}")
+    if code in _NOT_RUN:
+        return _not_run(row, f"exit code {code}: not found, or no program")
     return _verdict(row.name, code)
+
+
+def missing(row: CheckRow, environ: Mapping[str, str] = os.environ) -> str:
+    """Return what a row's command would not find, in words; "" where it finds all that can be told.
+
+    Args:
+        row: Its command and where it runs.
+        environ: The caller's environment.
+    """
+    if row.folder and not Path(row.folder).is_dir():
+        return f"there is no folder {row.folder}"
+    program, *words = row.arguments
+    if "/" not in program and shutil.which(program, path=environ.get("PATH")) is None:
+        return f"there is no program {program} on PATH"
+    named = [word for word in words if Path(word).suffix in _SCRIPTS] + [program] * ("/" in program)
+    for word in map(Path, named):
+        if not (word.exists() if word.is_absolute() else row.folder and Path(row.folder, word).exists()):
+            return f"there is no {word} in {row.folder or 'the empty folder of its own that it runs in'}"
+    return ""
+
+
+def _not_run(row: CheckRow, words: str) -> Verdict:
+    """Return that nobody was asked; that must be seen, for such answers pass without this check."""
+    _log.warning(
+        "check %s could not be run (%s): nothing is checked by it; leastwise doctor", row.name, words
+    )
+    return Verdict(row.name, "abstain", words, blames=False)
 
 
 def _verdict(name: str, code: int) -> Verdict:
     if code < 0:
         return Verdict(name, "abstain", f"ended by signal {-code}")
-    if code in _NOT_RUN:
-        return Verdict(name, "abstain", f"exit code {code}: not found, or no program", blames=False)
     says: Says = "accept" if code == 0 else "escalate" if code <= _LAST_REJECTION else "abstain"
     return Verdict(name, says, f"exit code {code}")
 

@@ -227,7 +227,9 @@ def _weighed(asked: Question, fact: _Fact) -> Verdict:
     if is_self and proven is None and not plan.trusts_self and fact.score >= least:
         words = f"{verdict.words} by the model itself, not calibrated: accepts nothing"
         return structs.replace(verdict, words=words, blames=not asked.is_sure)
-    return structs.replace(verdict, says="accept" if fact.score >= least else "escalate")
+    if fact.score < least:
+        return structs.replace(verdict, says="escalate", words=f"{verdict.words}, {least:g} wanted")
+    return structs.replace(verdict, says="accept")
 
 
 def question_of(system: str, data: Mapping[str, JSON], shape: Mapping[str, JSON]) -> Request:

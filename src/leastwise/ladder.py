@@ -9,6 +9,7 @@ a frozen `msgspec.Struct`: the same as a frozen dataclass, made in a tenth of th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -147,6 +148,10 @@ REFERENCE_LADDER = Ladder(
 )
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """What the caller tells us of one request; every part may be left out.
@@ -169,7 +174,8 @@ class Task:
             None for what the configuration says.
         check: What the answer must pass: a function of (request, reply) that returns True or False, a score
             or a `Verdict`; a check of `leastwise.checks`; the name of one that is configured; or several.
-            They come after those that are free and in the judge's place. False for no checks at all.
+            They come after those that are free and in the judge's place. True for the judge, False for no
+            checks at all.
         threshold: The least score, on the check's own scale (the judge's is 1 to 5), that is accepted.
         escalate_to: The dearest tier that may answer when a check does not accept.
         stream: How a checked stream reaches you: `buffer` holds it until all checks are done, `commit` lets
@@ -215,9 +221,7 @@ class Task:
         if self.stream is not None and self.stream not in STREAMINGS:
             message = f"stream={self.stream!r}: expected one of {', '.join(STREAMINGS)}"
             raise ValueError(message)
-        if self.threshold is not None and (
-            isinstance(self.threshold, bool) or not isinstance(self.threshold, int | float)
-        ):
+        if self.threshold is not None and not _is_number(self.threshold):
             message = f"threshold={self.threshold!r}: expected a number on the check's scale, such as 3"
             raise ValueError(message)
         if self.instead_of in AUTO:

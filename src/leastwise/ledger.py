@@ -21,6 +21,8 @@ Purpose = Literal["answer", "judge", "classifier", "shadow", "retry", "pack", "b
 Certainty = Literal["exact", "estimated", "lost"]
 Source = Literal["user", "tests", "agreement"]
 SOURCES: tuple[Source, ...] = get_args(Source)
+#: What a call can be found by, in words.
+IDS = "exchange ids, msg_... ids and request-ids"
 
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(high + low for high in _CROCKFORD for low in _CROCKFORD)  # ten bits each

@@ -22,6 +22,7 @@ Sources: https://platform.claude.com/docs/en/about-claude/pricing and .../fast-m
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -494,6 +495,21 @@ def check_ladder(ladder: Ladder, at: datetime, book: PriceBook) -> None:
                 f"Write the cheaper [[tier]] first, or leave one out"
             )
             raise ConfigError(message)
+
+
+def check_judge(judge: str, ladder: Ladder, at: datetime, book: PriceBook) -> None:
+    """Refuse a configured judge that is no tier, "" being the lowest, and no model with a price either.
+
+    Raises:
+        ConfigError: names it, the tiers, and the mend.
+    """
+    if not judge or judge in ladder or book.has(judge, at, ladder.serving(judge).upstream):
+        return
+    names = [tier.name for tier in ladder]
+    close = difflib.get_close_matches(judge, names, n=1)
+    mend = f"did you mean {close[0]!r}?" if close else "name a tier, or add a [[price]] row for the model"
+    message = f"cascade.judge = {judge!r}: no tier ({', '.join(names)}), and no model with a price; {mend}"
+    raise ConfigError(message)
 
 
 def cheaper_tiers(ladder: Ladder, asked: str, at: datetime, book: PriceBook) -> tuple[Tier, ...]:

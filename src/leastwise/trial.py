@@ -27,7 +27,7 @@ from msgspec import structs
 from leastwise.account import certainty_of, outcome_of
 from leastwise.attempt import MISFITS, Call, Terms, attempt, fitted, moment
 from leastwise.budget import Payer, Purse
-from leastwise.cascade.trials import OpenTrial, Pairs
+from leastwise.cascade.trials import MONEY, UNANSWERED, OpenTrial, Pairs
 from leastwise.errors import (
     BudgetError,
     BudgetExceededError,
@@ -54,10 +54,6 @@ T = TypeVar("T")
 #: that is as good, None where it cannot tell.
 Compare = Callable[[Request, Reply, Reply], Any]
 
-#: Why pairs were not compared: what the trial may cost is spent. It is over then.
-MONEY: Final = "the trial's money is used up"
-#: What begins the cause where the upstream is what failed.
-UNANSWERED: Final = "upstream error"
 _WAITING: Final = "the trial's money was reserved for others under way"
 
 _SHORT: Final = 80  # characters of one line, such as a label: whoever means the same says the same
@@ -115,19 +111,30 @@ class Pair:
         return (given, other) if self.asked == self.tier else (other, given)
 
 
-def unsuited(request: Request, given: Reply) -> str:
-    """Return why a request with its answer is none to try; "" where it is one.
+def unsuited(request: Request) -> str:
+    """Return why a request is none to try; "" where it is one.
 
-    Left out are tool loops, in which nothing is moved, what another answer would do once more on the
-    caller's servers, and answers that are not whole.
+    Left out are tool loops, in which nothing is moved, and what another answer would do once more on the
+    caller's servers.
     """
     if answered_calls(request.messages) is not None:
         return "answers a tool call"
-    if request.get("mcp_servers"):
-        return "calls MCP servers"
-    if given.stop_reason not in _WHOLE:
-        return f"its answer ended by {given.stop_reason or 'nothing'}"
-    return "" if given.text.strip() or given.tool_calls else "its answer is empty"
+    return "calls MCP servers" if request.get("mcp_servers") else ""
+
+
+def no_measure(answer: Reply) -> str:
+    """Return why nothing can be measured by an answer: what it lacks; "" where something can.
+
+    Asked of the measure alone. That the tier on trial refuses, breaks off or says nothing is what is to be
+    found out: left out, only its good answers would be counted.
+    """
+    if answer.stop_reason not in _WHOLE:
+        return f"ended by {answer.stop_reason or 'nothing'}"
+    return "is empty" if _is_empty(answer) else ""
+
+
+def _is_empty(answer: Reply) -> bool:
+    return not answer.text.strip() and not answer.tool_calls
 
 
 def to_ask(terms: Terms, tier: Tier, given: str, baseline: str = "") -> Tier | None:
@@ -201,19 +208,30 @@ def _tried(pair: Pair) -> Steps[tuple[Pairs, Verdict | None]]:
         return Pairs("its cost has no bound"), None
     payload = answer.reply.payload
     other = replace(answer.reply, facts=answer.facts, message=payload if isinstance(payload, Mapping) else {})
-    if not other.message.get("content"):
+    if not isinstance(other.message.get("content"), list):
         return Pairs(f"no readable answer by {asked}"), None
-    how, agreed = yield from _compared(pair, *pair.ordered(pair.given, other), purse)
+    measure, own = pair.ordered(pair.given, other)
+    lacks = no_measure(measure)
+    if lacks:
+        return Pairs(f"the answer to compare with {lacks}"), None
+    how, agreed = yield from _compared(pair, measure, own, purse)
     if agreed is None:
         return Pairs(how), None
     verdict = None
-    if pair.scores and asked == pair.tier:
+    if pair.scores and asked == pair.tier and not _is_own_measure(pair, how):
         known = Known(purse=purse)
         question = Question(call, terms, known, asked.model, "", True, partial(_abandoned, pair))  # noqa: FBT003 - nobody is to be asked instead
         verdict = yield from ask_judge(question, other)
     measure_nusd, tier_nusd = pair.ordered(_price(pair), answer.entry.cost_nusd)
     sums = {"agreed": int(agreed), "measure_nusd": measure_nusd, "tier_nusd": tier_nusd}
     return Pairs(how, pair.against, **sums), verdict
+
+
+def _is_own_measure(pair: Pair, how: str) -> bool:
+    """Tell whether the judge whose scores are wanted compared: its word would be measured by itself."""
+    judge = pair.call.plan.judge
+    is_judged = how == _judged_by(judge_of(pair))
+    return is_judged and judge is not None and canonical(judge.model) == canonical(judge_of(pair).model)
 
 
 def most_nusd(pair: Pair) -> int:
@@ -366,11 +384,13 @@ def _by_function(
 
 
 def _judged(pair: Pair, measure: Reply, own: Reply, purse: Purse) -> Steps[tuple[str, bool | None]]:
-    """Have a judge say which answer is better; the same answer twice needs none."""
+    """Have a judge say which answer is better; the same answer twice needs none, nor does none at all."""
     judge, terms = judge_of(pair), pair.terms
-    how = f"judge by {judge}"
+    how = _judged_by(judge)
     if _is_exact(measure, own):
         return how, True
+    if _is_empty(own):
+        return how, False
     task = task_of(pair.call.request, pair.call.task)
     if task is None:
         return "the judge is not shown images or documents", None
@@ -388,6 +408,10 @@ def _judged(pair: Pair, measure: Reply, own: Reply, purse: Purse) -> Steps[tuple
     if better not in ("first", "second", "same"):
         return "the judge gave no word", None
     return how, better in (place, "same")
+
+
+def _judged_by(judge: Tier) -> str:
+    return f"judge by {judge}"
 
 
 def judge_of(pair: Pair) -> Tier:

@@ -485,8 +485,10 @@ def test_feedback_finds_the_call_by_whatever_the_sdk_gave_for_it(server: Server,
     for wrong in (None, 7, object()):
         with pytest.raises(TypeError, match="expected a message, a stream, an outcome or an id"):
             client.feedback(wrong, ok=True)
-    with pytest.raises(leastwise.StoreError, match="nothing is known of 'msg_0'"):
+    with pytest.raises(leastwise.StoreError, match=r"nothing is known of 'msg_0'.* Searched: exchange ids"):
         client.feedback("msg_0", ok=True)
+    with pytest.raises(TypeError, match="ok='yes': expected True or False"):
+        client.feedback(message, ok="yes")  # type: ignore[arg-type]  # a word, as a form sends it
 
 
 def test_feedback_of_a_kept_answer_counts_for_the_call_that_paid(server: Server, make: Make) -> None:

@@ -342,6 +342,41 @@ def test_an_answer_that_broke_while_it_was_held_breaks_where_it_did(
 
 
 @pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [(http.ReadError, anthropic.APIConnectionError), (http.ReadTimeout, anthropic.APITimeoutError)],
+)
+def test_what_breaks_before_the_caller_reads_is_an_error_of_the_sdks(
+    tmp_path: Path, kind: type[Exception], raised: type[Exception], *, is_async: bool
+) -> None:
+    """`create` raises it, where the SDK's own errors are caught, and no library's below it."""
+    environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/ledger.db"}
+    given = {"mode": "enforce", "cascade.enabled": True, "cascade.stream": "buffer"}
+
+    async def later(runtime: Runtime) -> None:
+        one = leastwise.AsyncAnthropic(**upstream.given(is_async=True), leastwise=runtime)
+        async with one as client:
+            await client.messages.create(**CALL, stream=True)
+
+    def at_once(runtime: Runtime) -> None:
+        with leastwise.Anthropic(**upstream.given(), leastwise=runtime) as client:
+            client.messages.create(**CALL, stream=True)
+
+    class Breaking(Upstream):
+        def __call__(self, request: Any) -> Any:
+            response = super().__call__(request)
+            self.bodies[-1].chunks = tuple(EVENTS[:3])
+            return response
+
+    upstream = Breaking(end=kind("the line went dead"))
+    with Runtime(load(None, environ, cwd=tmp_path, arguments=given)) as runtime:
+        with pytest.raises(raised) as told:
+            asyncio.run(later(runtime)) if is_async else at_once(runtime)
+        assert isinstance(told.value.__cause__, kind)
+        assert ["error"] == [one.exchange.result for one in stories(runtime)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
 def test_what_cannot_be_decoded_is_told_and_closed(runtime: Runtime, *, is_async: bool) -> None:
     def garbled(_: Any) -> Any:
         given = {"content-type": "text/event-stream", "content-encoding": "gzip"}

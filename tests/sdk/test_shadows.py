@@ -14,7 +14,7 @@ import pytest
 
 import leastwise
 from leastwise.build import Runtime
-from leastwise.cascade.trials import OpenTrial, Pairs
+from leastwise.cascade.trials import MONEY, OpenTrial, Pairs
 from leastwise.config import load
 from leastwise.ladder import Task
 from leastwise.ledger import Exchange
@@ -22,7 +22,6 @@ from leastwise.sdk.shadows import Beside, message_of
 from leastwise.simulate import Ask, Server, Simulator, serve
 from leastwise.simulate.rules import refuse
 from leastwise.stores import Query
-from leastwise.trial import MONEY
 from tests.kit import HAIKU, OPUS, request
 
 USD = 10**9

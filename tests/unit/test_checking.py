@@ -201,6 +201,14 @@ def test_one_that_does_not_climbs_the_whole_ladder_and_says_what_each_step_cost_
     assert [10, 10, 0] == [rung.after_tokens for rung in record.rungs.values()]
 
 
+def test_the_size_of_a_prompt_is_learned_of_the_model_it_was_estimated_for() -> None:
+    """The next tier's model may count in tokens of another kind."""
+    seen, _ = drive(exchange(of(LONG), terms(cheap())), said("long enough"))
+    assert record_of(seen).measured is not None
+    seen, _ = drive(exchange(of(LONG), terms(cheap())), said("no"), said("long enough", SONNET))
+    assert record_of(seen).measured is None
+
+
 def test_nothing_is_checked_where_nothing_may_follow_but_what_is_free() -> None:
     top = decision(OPUS, climbs=())
     seen, done = drive(exchange(of(LONG, OWN, JUDGE), terms(top)), said("long enough", OPUS))
@@ -244,6 +252,19 @@ def test_a_judge_is_in_what_was_spent_and_in_the_tiers_evidence() -> None:
     assert {"haiku": Rung(1, 1, 25_000, 500_000, 10)} == record_of(seen).rungs
     assert ["answer", "judge"] == [step.entry.purpose for step in seen if isinstance(step, Settle)]
     assert 500_000 == done.outcome.checks[0].cost_nusd
+
+
+def test_a_judge_that_had_to_be_asked_twice_is_in_the_checks_with_both() -> None:
+    lost = UpstreamFailure(ConnectionError())  # it may have been billed
+    seen, done = drive(exchange(of(JUDGE), terms(cheap())), said("good"), lost, score(4))
+
+    row = record_of(seen).exchange
+    assert done is not None
+    entries = [step.entry for step in seen if isinstance(step, Settle)]
+    assert ["answer", "judge", "judge"] == [entry.purpose for entry in entries]
+    assert entries[1].id == entries[2].parent
+    assert (0, sum(entry.cost_nusd for entry in entries[1:])) == (row.discarded_nusd, row.checks_nusd)
+    assert row.checks_nusd == done.outcome.checks[0].cost_nusd > 500_000
 
 
 @pytest.mark.parametrize(
@@ -302,7 +323,9 @@ def test_the_users_own_function_runs_off_the_loop_and_one_that_fails_cannot_tell
         assert [HAIKU, SONNET] == sent(seen)
 
 
-def test_a_free_check_that_raises_cannot_tell_and_costs_nobody_the_answer() -> None:
+def test_a_free_check_that_raises_cannot_tell_and_costs_nobody_the_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def broken(*_: object) -> bool:
         raise KeyError
 
@@ -312,6 +335,9 @@ def test_a_free_check_that_raises_cannot_tell_and_costs_nobody_the_answer() -> N
 
     assert done is not None
     assert ["failed: KeyError"] * 2 == [verdict.words for verdict in record_of(seen).verdicts]
+    for record in caplog.records:
+        assert record.message.startswith("check broken failed (KeyError at ")
+        assert record.message.endswith("): it cannot tell of this answer")
 
 
 def test_a_check_may_be_an_inquiry_that_yields_steps_of_its_own() -> None:

@@ -6,6 +6,7 @@ import json as stdlib_json
 import subprocess
 import sys
 from collections.abc import Generator
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from msgspec import structs
 from leastwise.cascade import BUILT_IN, Check, CheckRow, as_check, inquire, made_of, read_finding, settle
 from leastwise.cascade.checks import empty, labels, language, length, refusal, regex, stop_reason, truncation
 from leastwise.cascade.combine import all_of, first_of
-from leastwise.cascade.plan import Kind
+from leastwise.cascade.plan import JUDGE, Kind
 from leastwise.cascade.shapes import json, schema, schema_of, tools
 from leastwise.errors import ConfigError
 from leastwise.ladder import Says, Verdict
@@ -499,6 +500,25 @@ def test_a_tool_may_have_been_added_in_mid_conversation() -> None:
 # --- what a check may return, and be
 
 
+class Short:
+    def __call__(self, _request: Request, reply: Reply) -> bool:
+        return len(reply.text) < 5
+
+    def with_one(self, reply: Reply) -> bool:
+        return len(reply.text) < 5
+
+    def with_more(self, _request: Request, reply: Reply, most: int = 5) -> bool:
+        return len(reply.text) < most
+
+
+class bool_:  # noqa: N801 - as NumPy calls its own
+    def __init__(self, value: int) -> None:
+        self._value = value
+
+    def __bool__(self) -> bool:
+        return self._value == 1
+
+
 @pytest.mark.parametrize(
     ("found", "threshold", "verdict"),
     [
@@ -507,13 +527,21 @@ def test_a_tool_may_have_been_added_in_mid_conversation() -> None:
         (False, None, Verdict("mine", "escalate", "returned False")),
         (4, 3, Verdict("mine", "accept", "score 4, 3 wanted", score=4.0)),
         (0.5, 0.75, Verdict("mine", "escalate", "score 0.5, 0.75 wanted", score=0.5)),
+        (Decimal("0.8"), 0.75, Verdict("mine", "accept", "score 0.8, 0.75 wanted", score=0.8)),
+        (
+            Decimal("sNaN"),
+            3,
+            Verdict("mine", "abstain", "returned a Decimal, which is neither yes or no nor a score"),
+        ),
+        (bool_(1), None, Verdict("mine", "accept", "returned True")),
+        (bool_(0), None, Verdict("mine", "escalate", "returned False")),
         (
             4,
             None,
             Verdict(
                 "mine",
                 "abstain",
-                "score 4, and no threshold to hold it against: give Task(threshold=...)",
+                "score 4, and no threshold to hold it against: give one, threshold=...",
                 score=4.0,
             ),
         ),
@@ -590,9 +618,23 @@ def test_a_verdict_of_odd_parts_cannot_tell(odd: dict[str, Any]) -> None:
 
 
 def test_a_verdicts_words_can_be_written_down_and_are_not_without_end() -> None:
-    found = read_finding(Verdict("own", "escalate", "\ud800" + 1_000 * "w", 4, is_control=True), "mine")
+    found = read_finding(Verdict("own", "escalate", "\ud800\0" + 1_000 * "w", 4, is_control=True), "mine")
 
-    assert Verdict("own", "escalate", "?" + 299 * "w", 4.0) == found
+    assert Verdict("own", "escalate", "??" + 298 * "w", 4.0) == found
+
+
+def test_whatever_can_be_called_with_request_and_reply_is_a_check() -> None:
+    for one in (
+        Short(),
+        Short().with_more,
+        partial(Short.with_more, Short()),
+        lambda *both: len(both) == 2,
+        lambda _request, *_reply: True,
+        lambda _request, _reply, *, c=1, **_more: c,
+    ):
+        assert "run" == as_check(one).kind
+    homeless = eval("lambda request, reply: True", {})  # noqa: S307 - its module is None, as in a notebook
+    assert "run" == as_check(homeless).kind
 
 
 def test_a_function_a_name_and_a_check_are_checks() -> None:
@@ -613,6 +655,16 @@ def test_a_function_a_name_and_a_check_are_checks() -> None:
         ("jsn", "no check is named 'jsn'; did you mean 'json'?"),
         ("?", "no check is named '[?]'; there are truncation, empty, "),
         (7, "check=7: expected a check, the name of one, or a function"),
+        (dict, "check=<class 'dict'>: expected a check"),
+        (JUDGE, "the judge is no part of another check: name it beside it"),
+        (regex, r"check=regex: it makes a check, so call it: checks.regex"),
+        (labels, r"check=labels: it makes a check, so call it: checks.labels"),
+        (all_of, r"check=all_of: it makes a check, so call it: checks.all_of"),
+        (lambda reply: reply, r"check=lambda: it takes \(reply\), and is called with \(request, reply\)"),
+        (lambda: True, r"check=lambda: it takes \(\), and is called with"),
+        (lambda _a, _b, _c: True, r"it takes \(_a, _b, _c\), and is called with"),
+        (lambda _a, _b, *, c: c, r"it takes \(_a, _b, \*, c\), and is called with"),
+        (Short().with_one, r"check=with_one: it takes \(reply\), and is called with"),
     ],
 )
 def test_what_is_no_check_is_refused(thing: Any, words: str) -> None:

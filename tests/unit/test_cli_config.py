@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from leastwise.budget import BudgetRule
-from leastwise.build import Plans, open_store
+from leastwise.build import Plans, Runtime, open_store
 from leastwise.cascade import Calibration, stamp_of
 from leastwise.catalogue import Catalogue
 from leastwise.cli import doctor, main
@@ -745,11 +745,50 @@ def test_doctor_tells_a_judge_of_its_own_without_a_ledger(user: Path) -> None:
     assert [] == examined({}, "cascade")
 
 
+def test_doctor_shows_what_is_checked(user: Path) -> None:
+    write(user, '[cascade]\nenabled = true\njudge = "sonnet"\n')
+    assert [("ok", "truncation, empty, refusal, schema, tools, judge, by sonnet", "")] == examined(
+        {}, "checks"
+    )
+    write(user, '[cascade]\nenabled = true\nchecks = ["empty"]\n')
+    assert [("ok", "empty", "")] == examined({}, "checks")
+    write(user, '[cascade]\njudge = "sonnet"\n')
+    assert [] == examined({}, "checks")
+
+
+NO_JUDGE = (
+    "cascade.judge = 'sonet': no tier (haiku, sonnet, opus), and no model with a price; "
+    "did you mean 'sonnet'?"
+)
+
+
+def test_a_judge_that_does_not_exist(user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(user, '[cascade]\njudge = "sonet"\n')
+
+    assert [("fail", NO_JUDGE, "edit the file that `leastwise config path` names")] == examined({}, "cascade")
+    assert 2 == main(["config", "check"])
+    assert f"leastwise: error: {NO_JUDGE}\n" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"cascade\.judge = 'sonet'"):
+        Runtime(load())
+    write(user, '[cascade]\njudge = "gpt-4"\n')
+    ((_, words, _),) = examined({}, "cascade")
+    assert words.endswith("name a tier, or add a [[price]] row for the model")
+    write(user, '[cascade]\njudge = "claude-sonnet-4-6"\n')
+    assert [] == examined({}, "cascade")
+
+
+def test_doctor_tells_a_command_that_will_not_be_found(user: Path) -> None:
+    write(user, '[[check]]\nname = "own"\ncommand = "no-such-program -q"\n')
+
+    words = "[[check]] own: there is no program no-such-program on PATH"
+    assert [("warn", words, "mend its command, or its folder, the whole path")] == examined({}, "cascade")
+
+
 def test_doctor_tells_a_check_that_cannot_be_made(user: Path) -> None:
     write(user, '[[check]]\nname = "own"\nfunction = "no_such_module:check"\n')
 
     ((state, words, mend),) = examined({}, "cascade")
-    assert ("fail", "mend its [[check]]") == (state, mend)
+    assert ("warn", "see that your program finds it: it need not be on this command's path") == (state, mend)
     assert words.startswith("[[check]] own: function = 'no_such_module:check' cannot be imported")
 
 

@@ -138,7 +138,8 @@ all               60       59   98.3  91.1 to 100.0
 
 a call       $0.001000 on claude-opus-5-5, $0.000014 on haiku
 cost         $0.02 of at most $3.00
-so           haiku is as good in >=92.3% of the calls, 95% sure
+so           haiku is as good as claude-opus-5-5 in >=92.3% of the calls, 95%
+             sure
 """
         == out
     )
@@ -353,6 +354,12 @@ def test_a_dry_run_sends_nothing(serving: Any, home: Path, capsys: Capture) -> N
     assert [] == server.simulator.requests
 
 
+def test_an_empty_file_is_refused(home: Path, capsys: Capture) -> None:
+    assert (2, "", "leastwise: error: calls.jsonl: it is empty\n") == run(
+        capsys, "mail", "--from", write(home)
+    )
+
+
 def test_a_file_without_such_calls_says_what_to_do(home: Path, capsys: Capture) -> None:
     code, out, err = run(capsys, "mail", "--from", write(home, line("x", "y", tag="chat")))
 
@@ -380,12 +387,12 @@ def test_a_file_without_such_calls_says_what_to_do(home: Path, capsys: Capture) 
         (["mail", "--from", "gone.jsonl"], "gone.jsonl: No such file"),
         (
             ["mail", "--from", "x", "--compare", "no_such:f"],
-            "--compare no_such:f cannot be imported: No module named 'no_such'",
+            "--compare no_such:f cannot be imported: ModuleNotFoundError: No module named 'no_such'",
         ),
         (["mail", "--from", "x", "--compare", "json:"], "--compare json: cannot be imported: "),
         (
             ["mail", "--from", "x", "--compare", "json:codecs"],
-            "--compare json:codecs: expected a function, got <module",
+            "--compare json:codecs is a module: expected a function",
         ),
     ],
 )
@@ -402,7 +409,10 @@ def test_a_trial_is_opened_shown_and_ended(capsys: Capture) -> None:
     assert (1, "") == run(capsys, "mail", "--status")[:2]
 
     code, out, err = run(capsys, "mail", "--n", "30", "--max-usd", "2", "--dry-run")
-    assert (0, "next   leastwise trial mail\n") == (code, err.splitlines(keepends=True)[-1])
+    assert (0, "next   leastwise trial mail --n 30 --max-usd 2\n") == (
+        code,
+        err.splitlines(keepends=True)[-1],
+    )
     assert out.startswith("would open: clients that use ")
     assert (1, "") == run(capsys, "mail", "--status")[:2]
 
@@ -446,6 +456,8 @@ def test_a_trial_is_opened_shown_and_ended(capsys: Capture) -> None:
     code, out, err = run(capsys, "mail", "--stop")
     assert (0, True) == (code, "on haiku   ended " in out)
     assert "next   leastwise trial mail --tier haiku --n 40\n" == err
+    beware = "beware       ended after 20 of 30: less than 95% sure if for what it showed\n"
+    assert (True, False) == (beware in out, "before " in out)
     code, out, err = run(capsys, "mail", "--stop")
     assert (1, "") == (code, out)
     assert [
@@ -453,8 +465,8 @@ def test_a_trial_is_opened_shown_and_ended(capsys: Capture) -> None:
         "next   leastwise trial mail --status",
     ] == err.splitlines()
     code, out, err = run(capsys, "mail", "--status")
-    assert (0, "next   leastwise on --tag mail\n") == (code, err)
-    assert "haiku as good in >=86.0% of 20 (exact)\n" in out
+    assert (0, "next   leastwise trial mail --tier haiku --n 500\n") == (code, err)
+    assert "haiku as good as claude-opus-5-5 in >=86.0%, n 20 (exact)\n" in out
     assert [out.strip()] == as_json(capsys, "mail", "--status")["shown"]
 
 
@@ -511,9 +523,41 @@ def report(agreed: int, n: int, **changes: Any) -> TrialReport:
             "not often enough to move them there",
             "leastwise report --by tag",
         ),
+        (report(0, 1), "thin", "too few pairs to tell", "leastwise trial mail --tier haiku --n 500"),
+        (report(440, 500), "thin", "too few pairs to tell", "leastwise trial mail --tier haiku --n 1000"),
+        (
+            report(430, 500),
+            "poor",
+            "not often enough to move them there",
+            "leastwise trial mail --tier sonnet",
+        ),
         (report(10, 10), "thin", "too few pairs to tell", "leastwise trial mail --tier haiku --n 500"),
         (report(640, 700), "thin", "too few pairs to tell", "leastwise trial mail --tier haiku --n 1400"),
         (report(0, 0), "thin", "nothing is known", "leastwise trial mail --tier haiku --n 500"),
+        (
+            report(300, 500, source="calls.jsonl"),
+            "poor",
+            "not often enough to move them there",
+            "leastwise trial mail --tier sonnet --from calls.jsonl",
+        ),
+        (
+            report(10, 10, source="calls.jsonl"),
+            "thin",
+            "too few pairs to tell",
+            "leastwise trial mail --tier haiku --n 500 --from calls.jsonl",
+        ),
+        (
+            report(0, 0, sums=[Pairs("upstream error (no answer)", n=10)]),
+            "thin",
+            "nothing is known",
+            "leastwise doctor",
+        ),
+        (
+            report(0, 0, sums=[Pairs("the trial's money is used up")]),
+            "thin",
+            "nothing is known",
+            "leastwise trial mail --tier haiku --n 500 --max-usd 6",
+        ),
     ],
 )
 def test_what_it_means(found: TrialReport, means: str, so: str, following: str) -> None:
@@ -523,6 +567,21 @@ def test_what_it_means(found: TrialReport, means: str, so: str, following: str) 
     assert all(len(one) <= 80 for one in trial_lines(found))
 
 
+def test_a_trial_once_more_shows_the_one_before(serving: Any, home: Path, capsys: Capture) -> None:
+    serving(answers)
+    file = write(home, *CALLS[:40])
+    with closing(ledger()) as store:
+        store.put_trial(replace(SHOWN, model="claude-haiku-4-5"))  # of another model: no such trial
+    first = as_json(capsys, "mail", "--from", file)
+    assert (None, False, OPUS) == (first["before"], first["is_cut"], first["against"])
+    _, out, _ = run(capsys, "mail", "--from", file, "--seed", "1")
+    again = "haiku as good as claude-opus-5-5 in >=88.6%, n 40 (exact); the best of several trials is less"
+    assert again in " ".join(out.split())
+    assert "beware" not in out
+    run(capsys, "mail")
+    assert "before       trial of " in run(capsys, "mail", "--status")[1]
+
+
 def test_models_and_ways_are_told_apart_only_where_there_are_several() -> None:
     sums = [Pairs("exact", OPUS, 3, 3), Pairs("exact", SONNET, 2, 1), Pairs("json", OPUS, 1, 1)]
     lines = trial_lines(replace(report(1, 1), sums=sums))
@@ -530,7 +589,7 @@ def test_models_and_ways_are_told_apart_only_where_there_are_several() -> None:
     assert [("exact", "5", "4"), ("json", "1", "1"), ("all", "6", "5")] == [
         tuple(one.split()[:3]) for one in lines[3:6]
     ]
-    assert "on claude-opus-5-5, claude-sonnet-5-5" in " ".join(lines)
+    assert "on claude-opus-5-5 and claude-sonnet-5-5" in " ".join(lines)
 
 
 SHOWN = Trial("mail", "haiku", OPUS, "exact 1,400, judge by opus 600", 2000, 1980, 5, NOW, HAIKU)
@@ -540,9 +599,10 @@ def test_what_switching_a_tag_on_stands_on() -> None:
     later = replace(SHOWN, tier="sonnet", model=SONNET, at=NOW + 86_400, compared="exact")
 
     assert [
-        "stands on: trial of 24 Nov, sonnet as good in >=98.5% of 2,000 (exact)",
-        "stands on: trial of 23 Nov, haiku as good in >=98.5% of 2,000 (exact 1,400,",
-        "  judge by opus 600)",
+        "stands on: trial of 24 Nov, sonnet as good as claude-opus-5-5 in >=98.5%, n",
+        "  2,000 (exact)",
+        "stands on: trial of 23 Nov, haiku as good as claude-opus-5-5 in >=98.5%, n 2,000",
+        "  (exact 1,400, judge by opus 600)",
     ] == standing_lines("mail", [SHOWN, later, replace(SHOWN, tag="chat")], DEFAULT_LADDER)
     nothing = [
         "stands on nothing: quality not measured. Measure it: leastwise trial mail --n",
@@ -560,7 +620,8 @@ def test_on_says_what_it_stands_on(capsys: Capture, monkeypatch: pytest.MonkeyPa
     with closing(ledger()) as store:
         store.put_trial(SHOWN)
     assert 0 == main(["on", "--tag", "mail", "--percent", "10"])
-    assert "stands on: trial of 23 Nov, haiku as good in >=98.5% of 2,000" in capsys.readouterr().err
+    words = "stands on: trial of 23 Nov, haiku as good as claude-opus-5-5 in >=98.5%, n 2,000"
+    assert words in capsys.readouterr().err
     assert 0 == main(["on"])
     assert "stands on" not in capsys.readouterr().err
     monkeypatch.setenv("LEASTWISE_STORE_LEDGER", "postgresql://127.0.0.1:9/none")
@@ -706,3 +767,36 @@ def test_an_outcome_says_what_is_known(serving: Any) -> None:
 
     assert outcome is not None
     assert ">=98.5% n 2,000" == outcome.same_quality
+
+
+def test_what_was_only_tried_out_is_done_by_the_command_that_follows(capsys: Capture) -> None:
+    words = ["my mail", "--tier", "sonnet", "--n", "30", "--max-usd", "1.5", "--compare", "judge"]
+
+    code, _, err = run(capsys, *words, "--judge", "opus", "--dry-run")
+
+    command = "leastwise trial 'my mail' --tier sonnet --n 30 --max-usd 1.5 --compare judge --judge opus\n"
+    assert (0, f"next   {command}") == (code, err.splitlines(keepends=True)[-1])
+    for given, following in (
+        (["on", "--tag", "my mail", "--percent", "10"], "leastwise on --tag 'my mail' --percent 10"),
+        (["on"], "leastwise on"),
+        (["off", "--tag", "mail"], "leastwise off --tag mail"),
+    ):
+        assert 0 == main([*given, "--dry-run"])
+        assert f"next   {following}" == capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("agreed", "following"),
+    [
+        (500, "leastwise on --tag mail"),
+        (300, "leastwise report --by tag"),
+        (455, "leastwise trial mail --tier haiku --n 1000"),
+    ],
+)
+def test_after_a_trial_that_is_over_comes_what_it_speaks_for(
+    agreed: int, following: str, capsys: Capture
+) -> None:
+    with closing(ledger()) as store:
+        store.put_trial(Trial("mail", "haiku", OPUS, "exact", 500, agreed, 9, NOW, HAIKU))
+
+    assert (0, f"next   {following}\n") == run(capsys, "mail", "--status")[::2]

@@ -133,6 +133,16 @@ def test_the_table_tells_how_answers_fared(capsys: Capture, home: Path) -> None:
     rows = {(row["type"], row["tier"]): row for row in value["rows"]}
     found = rows["classify", "haiku"]
     assert (3, 2, 2, 1) == tuple(found[name] for name in ("checked", "accepted", "told", "told_ok"))
+    assert ("assumed", 1.0) == (found["quality_is"], found["quality"])  # by other checks than are in force
+    with closing(SqliteStore(path)) as store:
+        lately = {"haiku": Rung(checked=1, accepted=0)}
+        usual = Plans(load()).usual.digest
+        now = time.time()
+        facts = paid.row(id=paid.entry_id(now), at=now, task_type="classify", tier="haiku")
+        store.write(Record(facts, verdicts=REJECTED, rungs=lately, checks=usual), may_wait=True)
+    rows = json.loads(run(capsys, "tune", "table", "--json")[1])["rows"]
+    found = next(one for one in rows if ("classify", "haiku") == (one["type"], one["tier"]))
+    assert ("assumed, and checked", 20 / 21) == (found["quality_is"], found["quality"])
 
 
 # --- tune calibrate ----------------------------------------------------------------------------

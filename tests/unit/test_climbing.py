@@ -256,6 +256,27 @@ def test_outcomes_feed_the_type_table() -> None:
     assert table is router.teller.table
     router.decide(body, task, known=Known(), plan=plan())
     assert table is router.teller.table  # what is not asked for says nothing
+    for own in (Task("sort it", check=lambda *_: True), Task("sort it", threshold=4)):
+        good = Evidence({("sentiment", "haiku"): Rung(200, 200)})  # by checks of that task alone
+        router.decide(body, own, known=Known(evidence=good), plan=plan())
+        assert table is router.teller.table
+
+
+def test_a_tier_that_a_type_was_moved_from_is_tried_now_and_then() -> None:
+    """Else a run of bad luck, or a model that was replaced, would move it for good."""
+    router = Router(DEFAULT_LADDER, Policy(mode="enforce"))
+    ask = "Does the writer of this review sound pleased with the hotel, or annoyed about it?"
+    body = {"model": "auto", "max_tokens": 500, "messages": [{"role": "user", "content": ask}]}
+    bad = Known(evidence=Evidence({(name, "haiku"): Rung(100, 88) for name in router.teller.table.needs}))
+
+    def tiers(known: Known, **changes: Any) -> list[str]:
+        made = plan(**changes)
+        draws = range(1000)
+        return [router.decide(body, known=known, plan=made, draw=draw / 1000).tier for draw in draws]
+
+    assert {"haiku"} == set(tiers(Known()))
+    assert {"sonnet"} == set(tiers(bad))
+    assert 50 < tiers(bad, probes=0.1).count("haiku") < 150
 
 
 def test_a_judge_that_passes_planted_answers_is_passed_by_too() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from leastwise.cascade import CheckRow
-from leastwise.command import command_check, run_command
+from leastwise.command import command_check, missing, run_command
 from leastwise.ladder import Verdict
 from leastwise.messages import Facts, Reply
 from tests.kit import request
@@ -160,3 +160,47 @@ def test_as_a_check_it_has_time_to_end_by_itself() -> None:
     assert ("own", "run", True) == (check.name, check.kind, check.timeout_s > row.timeout_s)
     assert check.version != command_check(CheckRow("own", command="false")).version
     assert Verdict("own", "accept", "exit code 0") == check.ask(PLAIN, Reply("payload"))
+
+
+# --- what it would not find
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        ("true", {}, ""),
+        ("sh -c 'exit 1' file.txt", {}, ""),
+        ("no-such-program -q", {}, "there is no program no-such-program on PATH"),
+        ("sh look.sh", {}, "there is no look.sh in the empty folder of its own that it runs in"),
+        ("./look.sh", {}, "there is no look.sh in the empty folder of its own that it runs in"),
+        ("sh look.sh", {"folder": "here"}, ""),
+        ("./look.sh", {"folder": "here"}, ""),
+        ("sh HERE/look.sh", {}, ""),
+        ("sh gone.sh", {"folder": "here"}, "there is no gone.sh in HERE"),
+        ("sh HERE/gone.sh", {}, "there is no HERE/gone.sh in the empty folder"),
+        ("true", {"folder": "/no/such"}, "there is no folder /no/such"),
+    ],
+)
+def test_what_a_command_would_not_find_is_told(
+    tmp_path: Path, command: str, given: dict[str, str], said: str
+) -> None:
+    (tmp_path / "look.sh").write_text("exit 0", "utf-8")
+    if given.get("folder") == "here":
+        given = {"folder": str(tmp_path)}
+    row = CheckRow("own", command=command.replace("HERE", str(tmp_path)), folder=given.get("folder", ""))
+    found = missing(row)
+
+    assert found.startswith(said.replace("HERE", str(tmp_path)))
+    assert bool(found) is bool(said)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [CheckRow("own", command="no-such-program"), CheckRow("own", command="true", folder="/no/such")],
+)
+def test_a_command_that_cannot_be_run_is_seen(row: CheckRow, caplog: pytest.LogCaptureFixture) -> None:
+    assert "abstain" == run(row)[0]
+
+    (record,) = caplog.records
+    assert "check own could not be run (" in record.message
+    assert "nothing is checked by it; leastwise doctor" in record.message

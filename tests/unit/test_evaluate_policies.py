@@ -103,6 +103,7 @@ def test_a_cascade_pays_for_what_it_does_not_serve() -> None:
             cost=[1.5, 1.5, 15.5, 1.5],  # the small model, half of that for the check, and once the large one
             escalated=[0.0, 0.0, 1.0, 0.0],
             answered={"small": [1.0, 1.0, 0.0, 1.0], "large": [0.0, 0.0, 1.0, 0.0]},
+            may_escalate=True,
         )
         == found
     )

@@ -18,7 +18,7 @@ from leastwise.ladder import Task, Tier, Verdict
 from leastwise.messages import Reply
 from leastwise.routing import Known
 from leastwise.simulate.answers import scripted
-from leastwise.steps import Lease, Record, Send, Settle
+from leastwise.steps import Lease, Record, Send, Settle, Sleep
 from tests.kit import HAIKU, OPUS, SONNET, call, reply, request, terms
 
 BY_SONNET = Plan(judge=Tier("sonnet", SONNET), checks=(Check("judge", lambda *_: None, "judge"),))
@@ -161,7 +161,8 @@ def test_scores_from_one_to_five_with_a_threshold_of_three_or_the_callers(
     _, verdict = ask(asked, said("spam"), judged({"fault": "incomplete", "score": score}))
 
     assert verdict is not None
-    assert (says, f"{score}/5 (incomplete)") == (verdict.says, verdict.words)
+    wanted = f", {threshold or 3} wanted" if says == "escalate" else ""
+    assert (says, f"{score}/5 (incomplete){wanted}") == (verdict.says, verdict.words)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +225,7 @@ def test_where_it_is_calibrated_the_calibrations_threshold_decides(
     is_used = task_type in ("classify", "")
     assert (0.8 if is_used else None) == verdict.probability
     refused = ": no score of this judge keeps its promise" if says == "abstain" else ""
+    refused = ", 5 wanted" if says == "escalate" else refused
     assert (f"4/5, 80% acceptable{refused}" if is_used else "4/5") == verdict.words
 
 
@@ -340,6 +342,17 @@ def test_a_judge_that_cannot_be_asked_says_nothing_of_the_answer() -> None:
         assert verdict is not None
         assert ("abstain", False) == (verdict.says, verdict.blames)
         assert words in verdict.words
+
+
+@pytest.mark.parametrize(("after", "is_asked_again"), [("1", True), ("30", False)])
+def test_a_judge_is_waited_for_only_for_a_while(after: str, *, is_asked_again: bool) -> None:
+    busy = UpstreamFailure(RuntimeError(), status=429, headers={"retry-after": after})
+    good = judged({"fault": "none", "score": 5})
+    seen, verdict = ask(question(), said("spam"), busy, *[good] * is_asked_again)
+
+    assert verdict is not None
+    assert is_asked_again == (verdict.says == "accept")
+    assert is_asked_again == any(isinstance(step, Sleep) for step in seen)
 
 
 def test_a_planted_answer_is_judged_instead_of_the_given_one() -> None:

@@ -66,8 +66,10 @@ def test_a_ladder_that_cannot_be_meant_is_refused(tiers: tuple[Tier, ...], words
         ({"expected_output_tokens": 0}, "expected_output_tokens=0: expected a whole number from 1"),
         ({"expected_output_tokens": True}, "expected_output_tokens=True: expected a whole number from 1"),
         ({"expected_output_words": 2.5}, r"expected_output_words=2\.5: expected a whole number from 1"),
+        ({"threshold": "3"}, "threshold='3': expected a number on the check's scale, such as 3"),
+        ({"threshold": float("nan")}, "threshold=nan: expected a number on the check's scale"),
     ],
-    ids=["complexity", "instead of auto", "zero", "bool", "float"],
+    ids=["complexity", "instead of auto", "zero", "bool", "float", "text", "nan"],
 )
 def test_a_task_that_cannot_be_meant_is_refused(given: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):

@@ -94,12 +94,18 @@ def test_a_tasks_own_check_comes_after_the_free_ones_and_in_the_judges_place(opt
         (Task(check="shema"), "no check is named 'shema'; did you mean 'schema'"),
         (Task(check=7), "check=7: expected a check, the name of one, or a function"),
         (Task(escalate_to="x"), "no tier is named 'x'"),
+        (Task(check="judge", threshold=7), "threshold=7: the judge's scores go from 1 to 5"),
     ],
 )
 def test_what_a_task_cannot_mean_is_refused(task: Task, said: str) -> None:
     with pytest.raises(ConfigError) as refused:
         plans()(task)
     assert said in str(refused.value)
+
+
+def test_a_function_has_a_scale_of_its_own() -> None:
+    assert 70 == plans()(Task(check=["judge", is_fine], threshold=70)).threshold
+    assert 0.5 == plans()(Task(check="json", threshold=0.5)).threshold
 
 
 def test_a_task_says_how_high_how_good_and_how_streamed() -> None:
@@ -165,6 +171,35 @@ def test_the_users_own_checks_are_called_by_name() -> None:
         row = CheckRow("fine", function=missing)
         with pytest.raises(ConfigError, match=r"\[\[check\]\] fine: function = .* cannot be imported"):
             plans(options, checks=(*rows[:2], row))
+        assert ("run", row.function) == _told(Plans(Config(checks=(row,)), imports=False)(Task(check="fine")))
+
+
+def _told(plan: Plan) -> tuple[str, str | None]:
+    return plan.checks[-1].kind, plan.checks[-1].version
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("os:sep", "is a str: expected a function"),
+        ("builtins:dict", "check=<class 'dict'>: expected a check"),
+        (
+            "tests.unit.test_plans:names",
+            "check=names: it takes (plan), and is called with",
+        ),
+        ("tests.unit.raises:check", "cannot be imported: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_is_no_function_of_request_and_reply_is_refused(
+    function: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "raising.py").write_text("1 / 0\n", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    function = function.replace("tests.unit.raises", "raising")
+    with pytest.raises(ConfigError) as refused:
+        plans(checks=(CheckRow("fine", function=function),))
+    assert f"[[check]] fine: function = '{function}'" in str(refused.value)
+    assert said in str(refused.value)
 
 
 def test_what_was_learned_holds_for_the_same_checks_and_the_same_judge() -> None:

@@ -94,7 +94,8 @@ def test_planted_answers_count_for_the_judge_in_force() -> None:
     [
         (0, 0, False),
         (0, 500, False),
-        (1, 1, True),
+        (1, 1, False),
+        (2, 2, True),
         (1, 3, False),
         (2, 31, False),
         (4, 31, True),

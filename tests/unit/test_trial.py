@@ -12,7 +12,8 @@ import pytest
 
 from leastwise.attempt import Terms
 from leastwise.budget import BudgetRule, Limits, Refusal, Standing
-from leastwise.cascade.trials import OpenTrial, Pairs
+from leastwise.cascade import Check, Plan
+from leastwise.cascade.trials import MONEY, OpenTrial, Pairs
 from leastwise.errors import BudgetUnavailableError, UnknownPriceError, UpstreamFailure
 from leastwise.exchange import Done
 from leastwise.ladder import DEFAULT_LADDER, Ladder, Tier
@@ -20,7 +21,7 @@ from leastwise.messages import Facts, Reply, Request
 from leastwise.prices import PriceBook
 from leastwise.routing import Known
 from leastwise.steps import Lease, Load, Record, Run, RunFailed, Send, Settle, Steps
-from leastwise.trial import MONEY, Pair, compared_by, judge_of, most_nusd, to_ask, try_pair, unsuited
+from leastwise.trial import Pair, compared_by, judge_of, most_nusd, no_measure, to_ask, try_pair, unsuited
 from tests.kit import HAIKU, NOW, OPUS, SONNET, call, request, terms
 
 TRIAL = OpenTrial("T1", "mail", "haiku", HAIKU, "auto", "", 500, 3 * 10**9, NOW)
@@ -485,27 +486,72 @@ def test_what_will_not_be_sent_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "told", "why"),
+    ("members", "why"),
     [
-        ({}, message("spam"), ""),
-        ({}, message(calls("f"), stop_reason="tool_use"), ""),
+        ({}, ""),
         (
             {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}]},
-            message("spam"),
             "answers a tool call",
         ),
-        (
-            {"mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}]},
-            message("spam"),
-            "calls MCP servers",
-        ),
-        ({}, message("spam", stop_reason="max_tokens"), "its answer ended by max_tokens"),
-        ({}, {}, "its answer ended by nothing"),
-        ({}, message(" "), "its answer is empty"),
+        ({"mcp_servers": [{"type": "url", "url": "https://x", "name": "x"}]}, "calls MCP servers"),
     ],
 )
-def test_which_answers_are_tried(members: dict[str, Any], told: dict[str, Any], why: str) -> None:
-    assert why == unsuited(request(OPUS, **members), read(told))
+def test_which_requests_are_tried(members: dict[str, Any], why: str) -> None:
+    assert why == unsuited(request(OPUS, **members))
+
+
+@pytest.mark.parametrize(
+    ("told", "lacks"),
+    [
+        (message("spam"), ""),
+        (message(calls("f"), stop_reason="tool_use"), ""),
+        (message("spam", stop_reason="max_tokens"), "ended by max_tokens"),
+        (message(stop_reason="refusal"), "ended by refusal"),
+        ({}, "ended by nothing"),
+        (message(" "), "is empty"),
+    ],
+)
+def test_which_answers_are_a_measure(told: dict[str, Any], lacks: str) -> None:
+    assert lacks == no_measure(read(told))
+
+
+NO_ANSWERS = [message(" "), message(), message(stop_reason="refusal"), message(stop_reason="max_tokens")]
+
+
+@pytest.mark.parametrize("how", ["auto", "exact", "json", "judge"])
+@pytest.mark.parametrize("told", NO_ANSWERS, ids=["blank", "none", "refused", "cut"])
+def test_an_answer_of_the_tiers_that_is_none_is_not_as_good(told: dict[str, Any], how: str) -> None:
+    """Whichever of the two was at hand: left out, only the tier's good answers would be counted."""
+    measure = "[1]" if how == "json" else LONG
+    at_hand = pair(measure, compare=how)
+    tried, found = drive(try_pair(at_hand), {**told, "model": HAIKU})
+    own = replace(at_hand, given=read({**told, "model": HAIKU}), asked=DEFAULT_LADDER["opus"])
+    _, turned = drive(try_pair(own), message(measure, model=OPUS))
+
+    assert (1, 0, OPUS) == (found.n, found.agreed, found.against) == (turned.n, turned.agreed, turned.against)
+    assert 1 == len(sent(tried))  # nobody has to judge that
+
+
+@pytest.mark.parametrize("told", NO_ANSWERS, ids=["blank", "none", "refused", "cut"])
+def test_a_measure_that_is_none_measures_nothing(told: dict[str, Any]) -> None:
+    lacks = "is empty" if told["stop_reason"] == "end_turn" else f"ended by {told['stop_reason']}"
+    _, pairs = drive(try_pair(pair("spam", model=HAIKU, to="opus")), {**told, "model": OPUS})
+
+    assert Pairs(f"the answer to compare with {lacks}", spent_nusd=OPUS_NUSD) == pairs
+
+
+@pytest.mark.parametrize(("judge", "is_scored"), [("sonnet", True), ("opus", False)])
+def test_a_judge_that_compared_is_not_calibrated_by_its_own_word(judge: str, *, is_scored: bool) -> None:
+    tried = pair(LONG, judge="opus")
+    check = Check("judge", lambda *_: None, "judge")
+    scoring = replace(tried.call, plan=Plan((check,), judge=DEFAULT_LADDER[judge]))
+    score = [message('{"fault": "none", "score": 5}', model=SONNET)] if is_scored else []
+
+    steps = try_pair(replace(tried, call=scoring, scores=True))
+    seen, pairs = drive(steps, message("x", model=HAIKU), judges("same"), *score)
+
+    assert ("judge by opus", 1) == (pairs.how, pairs.agreed)
+    assert ([5.0] if is_scored else []) == [one.score for one in seen[-1].verdicts]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from leastwise.build import trials
 from leastwise.build.trials import Trials
 from leastwise.cascade import Trial
 from leastwise.cascade.trials import (
+    MONEY,
     OpenTrial,
     Pairs,
     added,
@@ -32,7 +33,6 @@ from leastwise.client import Desk
 from leastwise.ladder import DEFAULT_LADDER, Ladder, Tier
 from leastwise.simulate import serve
 from leastwise.stores.sqlite import SqliteStore
-from leastwise.trial import MONEY
 from tests.kit import HAIKU, NOW, OPUS, SONNET, Clock
 
 OPEN = OpenTrial("T1", "mail", "haiku", HAIKU, "auto", "", 2, 3 * 10**9, NOW)

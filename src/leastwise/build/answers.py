@@ -9,7 +9,7 @@ import msgspec
 
 from leastwise.errors import StoreError
 from leastwise.ladder import Ladder
-from leastwise.ledger import Feedback, Source
+from leastwise.ledger import IDS, Feedback, Source
 from leastwise.models import canonical
 from leastwise.stores import Store, Story
 
@@ -25,7 +25,15 @@ class Word:
 
 
 def word_on(
-    store: Store, ladder: Ladder, any_id: str, *, ok: bool, source: Source, at: float, note: str = ""
+    store: Store,
+    ladder: Ladder,
+    any_id: str,
+    *,
+    ok: bool,
+    source: Source,
+    at: float,
+    note: str = "",
+    where: str = "",
 ) -> Word:
     """Return what is said of the answer that an id means; the ledger keeps it by `add_feedback`.
 
@@ -39,6 +47,7 @@ def word_on(
         source: Who says so.
         at: When, in seconds since the epoch.
         note: What was said of it.
+        where: The ledger's place, for the message where nothing is found in it.
 
     Raises:
         StoreError: the ledger knows no such request, or nobody answered it.
@@ -48,7 +57,8 @@ def word_on(
         paid_by = msgspec.json.decode(story.exchange.decision_json).get("paid_by", "")
         story = store.find(paid_by)
     if story is None:
-        message = f"nothing is known of {any_id!r}, so nothing can be said of it"
+        searched = where and f". Searched: {IDS} in {where}"
+        message = f"nothing is known of {any_id!r}, so nothing can be said of it{searched}"
         raise StoreError(message)
     whose = _whose(story, any_id, ladder)
     if not whose:

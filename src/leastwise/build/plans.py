@@ -10,7 +10,18 @@ from importlib import import_module
 from operator import attrgetter
 from typing import Any, Final, cast
 
-from leastwise.cascade import BUILT_IN, JUDGE, NO_PLAN, Check, CheckRow, Plan, as_check, made_of
+from leastwise.cascade import (
+    BUILT_IN,
+    HIGHEST_SCORE,
+    JUDGE,
+    LOWEST_SCORE,
+    NO_PLAN,
+    Check,
+    CheckRow,
+    Plan,
+    as_check,
+    made_of,
+)
 from leastwise.command import command_check
 from leastwise.config import CascadeOptions, Config
 from leastwise.errors import ConfigError
@@ -27,18 +38,19 @@ class Plans:
 
     Args:
         config: The settings in force.
+        imports: Whether functions of `[[check]]` are imported: for asking, not for telling what is asked.
 
     Attributes:
         usual: The plan of a request whose task says nothing; without checks where the cascade is off.
 
     Raises:
-        ConfigError: `[cascade] checks` names a check that does not exist.
+        ConfigError: `[cascade] checks` names a check that does not exist, or a function cannot be imported.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, imports: bool = True) -> None:
         options = config.cascade
         judge = _judge_of(options, config.ladder)
-        own = {row.name: _made(row) for row in config.checks}
+        own = {row.name: _made(row, imports=imports) for row in config.checks}
         self._known = {**BUILT_IN, JUDGE: Check(JUDGE, _not_asked, "judge", version=VERSION), **own}
         self._ladder = config.ladder
         is_reference = config.preset == "reference"
@@ -91,6 +103,9 @@ class Plans:
             plan = replace(self._base, checks=tuple(as_check(one, known=self._known) for one in given))
         if escalate_to:
             self._ladder[escalate_to]  # refuses a tier that does not exist
+        is_run = any(check.kind == "run" for check in plan.checks)  # by its own scale, for all we know
+        if threshold is not None and plan.is_judged and not is_run:
+            _check_score(threshold)
         return replace(
             plan,
             threshold=plan.threshold if threshold is None else float(threshold),
@@ -99,20 +114,32 @@ class Plans:
         )
 
 
-def _made(row: CheckRow) -> Check:
+def _check_score(threshold: float) -> None:
+    if not LOWEST_SCORE <= threshold <= HIGHEST_SCORE:
+        message = f"threshold={threshold!r}: the judge's scores go from {LOWEST_SCORE} to {HIGHEST_SCORE}"
+        raise ConfigError(message)
+
+
+def _made(row: CheckRow, *, imports: bool) -> Check:
     """Return the check of a [[check]].
 
     Raises:
-        ConfigError: its function cannot be imported.
+        ConfigError: its function cannot be imported, or is none.
     """
     if row.command:
         return command_check(row)
     if not row.function:
         return made_of(row)
-    function = imported(row.function, f"[[check]] {row.name}: function = {row.function!r}")
-    return Check(
-        row.name, function, "run", version=row.function, timeout_s=row.timeout_s, threshold=row.threshold
-    )
+    if not imports:
+        return Check(row.name, _not_asked, "run", version=row.function)
+    where = f"[[check]] {row.name}: function = {row.function!r}"
+    function = imported(row.function, where)
+    try:
+        check = as_check(function, row.name)
+    except ConfigError as error:
+        message = f"{where}: {error}"
+        raise ConfigError(message) from None
+    return replace(check, version=row.function, timeout_s=row.timeout_s, threshold=row.threshold)
 
 
 def imported(named: str, whose: str) -> Callable[..., Any]:
@@ -128,11 +155,11 @@ def imported(named: str, whose: str) -> Callable[..., Any]:
     module, _, name = named.partition(":")
     try:
         found = attrgetter(name)(import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
-        message = f"{whose} cannot be imported: {error}"
+    except Exception as error:  # a module of the user's may raise anything
+        message = f"{whose} cannot be imported: {type(error).__name__}: {error}"
         raise ConfigError(message) from error
     if not callable(found):
-        message = f"{whose}: expected a function, got {found!r}"
+        message = f"{whose} is a {type(found).__name__}: expected a function"
         raise ConfigError(message)
     return cast("Callable[..., Any]", found)
 

@@ -65,10 +65,10 @@ from leastwise.messages import JSON, Facts, Reply, Request
 from leastwise.models import canonical
 from leastwise.money import show
 from leastwise.notify import Seen, watch
-from leastwise.prices import check_ladder
+from leastwise.prices import check_judge, check_ladder
 from leastwise.routing import Known, Router, observing_line
 from leastwise.stores import CacheStore, Query, Store, recover
-from leastwise.trial import Compare, Pair, to_ask, unsuited
+from leastwise.trial import Compare, Pair, no_measure, to_ask, unsuited
 
 _log: Final = logging.getLogger(__name__)
 
@@ -169,7 +169,9 @@ class Runtime:
 
     def _adopt(self, config: Config) -> None:
         book, models = price_book(config), known_models(config.cache_folder, config.base_urls)
-        check_ladder(config.ladder, moment(self._clock()), book)
+        at = moment(self._clock())
+        check_ladder(config.ladder, at, book)
+        check_judge(config.cascade.judge, config.ladder, at, book)
         rules = policy(config)
         fits = partial(fit, models=models, is_strict=rules.strict)
         self.router = router = Router(config.ladder, rules, prices=book, models=models, fits=fits)
@@ -322,11 +324,14 @@ class Runtime:
             waits: Whether money that is reserved for others may be waited for.
         """
         given, terms = Reply(message, Facts.read(message), message=message), self.terms
-        why = unsuited(request, given)
-        if why:
-            return why
         tier = terms.ladder[trial.tier]
         asked = to_ask(terms, tier, given.facts.model, baseline)
+        why = unsuited(request)
+        if why:
+            return why
+        lacks = no_measure(given) if asked is None or asked == tier else ""
+        if lacks:
+            return f"its answer {lacks}"
         if asked is None:
             return f"answered by {given.facts.model or 'nobody known'}, no dearer than {tier}"
         self._heart.start()
@@ -424,10 +429,15 @@ class Runtime:
 
         Raises:
             StoreError: the ledger knows no such call, nobody answered it, or it cannot be written.
+            TypeError: `ok` is neither True nor False.
         """
+        if ok not in (True, False):
+            message = f"ok={ok!r}: expected True or False"
+            raise TypeError(message)
         self.store.flush()
+        at, where = self._clock(), self.config.store.shown
         word = word_on(
-            self.store, self.config.ladder, any_id, ok=ok, source=source, at=self._clock(), note=note
+            self.store, self.config.ladder, any_id, ok=ok, source=source, at=at, note=note, where=where
         )
         self.store.add_feedback(word.feedback)
 

@@ -17,13 +17,12 @@ from queue import Queue
 from typing import Final
 
 from leastwise.cascade import Trial
-from leastwise.cascade.trials import OpenTrial, Pairs, compared, concluded
+from leastwise.cascade.trials import MONEY, OpenTrial, Pairs, compared, concluded
 from leastwise.client import Desk
 from leastwise.ladder import Ladder
 from leastwise.money import show
 from leastwise.sqlite import at_fork
 from leastwise.stores import Store
-from leastwise.trial import MONEY
 
 _log: Final = logging.getLogger(__name__)
 

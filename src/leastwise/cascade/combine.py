@@ -11,8 +11,10 @@ cannot ask where it is, functions that take time and judges, as `Check` values: 
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping
+from decimal import Decimal
 from functools import partial
 from numbers import Real
 from types import CodeType
@@ -22,13 +24,15 @@ import msgspec
 from msgspec import structs
 
 from leastwise.cascade.checks import version_of
-from leastwise.cascade.plan import Check, Glance, Kind, Unparsable
+from leastwise.cascade.plan import JUDGE, Check, Glance, Kind, Unparsable
 from leastwise.cascade.rows import BUILT_IN
 from leastwise.errors import ConfigError
 from leastwise.ladder import SAYS, Says, Verdict
 from leastwise.messages import Reply, Request
 
 _KINDS: Final[tuple[Kind, ...]] = ("free", "run", "judge")  # cheapest first
+_BOOLS: Final = frozenset({"bool", "bool_"})  # NumPy's are no bool of Python's
+_GIVEN: Final = 2  # arguments: request and reply
 #: Characters of a verdict's words that are kept: they stand in reasons and rows.
 _MOST_WORDS: Final = 300
 
@@ -47,17 +51,44 @@ def as_check(thing: Any, name: str = "", known: Mapping[str, Check] = BUILT_IN) 
     if isinstance(thing, Check):
         return thing
     if isinstance(thing, str):
-        if thing not in known:
-            close = difflib.get_close_matches(thing, known, n=1)
-            mend = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
-            message = f"no check is named {thing!r}; {mend}"
-            raise ConfigError(message)
-        return known[thing]
-    if callable(thing):
-        own_name = getattr(thing, "__name__", type(thing).__name__).strip("<>")
-        return Check(name or own_name, thing, kind="run", version=_version(thing))
-    message = f"check={thing!r}: expected a check, the name of one, or a function of (request, reply)"
-    raise ConfigError(message)
+        if thing in known:
+            return known[thing]
+        close = difflib.get_close_matches(thing, known, n=1)
+        mend = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(known)}"
+        if thing == JUDGE:
+            mend = "the judge is no part of another check: name it beside it, Task(check=[..., 'judge'])"
+        message = f"no check is named {thing!r}; {mend}"
+        raise ConfigError(message)
+    if not callable(thing) or isinstance(thing, type):
+        message = (
+            f"check={thing!r}: expected a check, the name of one, or a function of (request, reply); "
+            "or a list of these"
+        )
+        raise ConfigError(message)
+    own_name = getattr(thing, "__name__", type(thing).__name__).strip("<>")
+    why_not = _why_not(thing)
+    if why_not:
+        message = f"check={own_name}: {why_not}"
+        raise ConfigError(message)
+    return Check(name or own_name, thing, kind="run", version=_version(thing))
+
+
+def _why_not(thing: Callable[..., Any]) -> str:
+    """Return why a function cannot be a check, "" where it may be one; each of its answers would fail."""
+    home = getattr(thing, "__module__", None) or ""
+    if home.startswith(f"{__package__}.") and "." not in thing.__qualname__:
+        return f"it makes a check, so call it: checks.{thing.__name__}(...)"
+    code = getattr(thing, "__code__", None)
+    if code is None:
+        return ""
+    given = _GIVEN + hasattr(thing, "__self__")
+    named = code.co_argcount, code.co_kwonlyargcount
+    free = len(thing.__defaults__ or ()), len(thing.__kwdefaults__ or ())
+    takes_all = code.co_flags & inspect.CO_VARARGS or named[0] >= given
+    if takes_all and named[0] - free[0] <= given and named[1] <= free[1]:
+        return ""
+    takes = [one.replace(annotation=one.empty) for one in inspect.signature(thing).parameters.values()]
+    return f"it takes {inspect.Signature(takes)}, and is called with (request, reply)"
 
 
 def _version(function: Any) -> str | None:
@@ -94,7 +125,7 @@ def read_finding(found: Any, name: str, threshold: float | None = None) -> Verdi
         return None
     if isinstance(found, Verdict) and found.says in SAYS:
         return _legal(found, name)
-    if isinstance(found, bool):
+    if isinstance(found, bool) or type(found).__name__ in _BOOLS:
         return (
             Verdict(name, "accept", "returned True") if found else Verdict(name, "escalate", "returned False")
         )
@@ -103,7 +134,7 @@ def read_finding(found: Any, name: str, threshold: float | None = None) -> Verdi
         words = f"returned a {type(found).__name__}, which is neither yes or no nor a score"
         return Verdict(name, "abstain", words)
     if threshold is None:
-        words = f"score {score:g}, and no threshold to hold it against: give Task(threshold=...)"
+        words = f"score {score:g}, and no threshold to hold it against: give one, threshold=..."
         return Verdict(name, "abstain", words, score=score)
     says: Says = "accept" if score >= threshold else "escalate"
     return Verdict(name, says, f"score {score:g}, {threshold:g} wanted", score=score)
@@ -115,7 +146,7 @@ def _legal(found: Verdict, name: str) -> Verdict:
     Whether an answer was planted is ours to say.
     """
     try:
-        words = found.words[:_MOST_WORDS].encode("utf-8", "replace").decode()
+        words = found.words[:_MOST_WORDS].encode("utf-8", "replace").decode().replace("\0", "?")
         score = None if found.score is None else _score(found.score)
         told = {**structs.asdict(found), "words": words, "score": score, "is_control": False}
         return msgspec.convert(told, Verdict)
@@ -126,8 +157,8 @@ def _legal(found: Verdict, name: str) -> Verdict:
 def _score(found: Any) -> float | None:
     """Return a finite number as a score."""
     try:
-        score = float(found) if isinstance(found, Real) else math.nan
-    except OverflowError:
+        score = float(found) if isinstance(found, Real | Decimal) else math.nan
+    except (OverflowError, ValueError):
         return None
     return score if math.isfinite(score) else None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -34,6 +35,16 @@ _NAME: Final = re.compile(r"[\w.-]+")
 _FUNCTION: Final = re.compile(r"[\w.]+:[\w.]+")
 
 
+#: What may stand beside what a check looks for.
+_BESIDE: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "pattern": frozenset({"full"}),
+        "command": frozenset({"timeout_s", "memory_mb", "folder"}),
+        "function": frozenset({"timeout_s", "threshold"}),
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class CheckRow:
     """A `[[check]]` of the configuration: its name, and exactly one thing that it looks for.
@@ -54,7 +65,7 @@ class CheckRow:
         threshold: The least score of a function that is accepted.
         timeout_s: How long a command or function may take.
         memory_mb: How much memory each process of a command may have; 0 for as much as it likes.
-        folder: Where a command runs; "" for an empty folder of its own.
+        folder: Where a command runs, the whole path; "" for an empty folder of its own.
     """
 
     name: str
@@ -93,6 +104,7 @@ class CheckRow:
             )
             raise ConfigError(message)
         kind = self.kind
+        self._check_beside(kind)
         if kind == "command":
             self._check_command()
         elif kind == "function":
@@ -133,6 +145,20 @@ class CheckRow:
         """
         return shlex.split(self.command)
 
+    def _check_beside(self, kind: RowKind) -> None:
+        """Refuse what has no meaning for such a check, and would be passed over in silence."""
+        told = {name for name, default in _BESIDE_DEFAULTS.items() if getattr(self, name) != default}
+        for name in sorted(told - _BESIDE.get(kind, frozenset())):
+            kinds = " or ".join(of for of, names in _BESIDE.items() if name in names)
+            message = f"check {self.name!r}: {name} goes with {kinds}, and this has {kind}; leave it out"
+            raise ConfigError(message)
+        if self.folder and not Path(self.folder).is_absolute():
+            message = (
+                f"check {self.name!r}: folder = {self.folder!r}: a relative path would be another "
+                "one wherever your program is started; write the whole path"
+            )
+            raise ConfigError(message)
+
     def _check_command(self) -> None:
         try:
             is_command = not self.arguments[0].startswith("-")
@@ -146,6 +172,11 @@ class CheckRow:
         if not _FUNCTION.fullmatch(self.function):
             message = f'check {self.name!r}: function = {self.function!r}: expected "module:name"'
             raise ConfigError(message)
+
+
+_BESIDE_DEFAULTS: Final = {
+    one.name: one.default for one in fields(CheckRow) if one.name in frozenset().union(*_BESIDE.values())
+}
 
 
 def made_of(row: CheckRow) -> Check:

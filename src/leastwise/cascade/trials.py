@@ -23,6 +23,11 @@ from leastwise.models import canonical
 #: How answers can be compared, beside a function of the user's: see `trial.compared_by`.
 COMPARISONS: Final = ("auto", "exact", "json", "judge")
 
+#: Why pairs were not compared: what the trial may cost is spent. It is over then.
+MONEY: Final = "the trial's money is used up"
+#: What begins the cause where the upstream is what failed.
+UNANSWERED: Final = "upstream error"
+
 AS_ASKED: Final = "as asked"
 NOT_MEASURED: Final = "not measured"
 

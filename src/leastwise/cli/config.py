@@ -23,7 +23,7 @@ from leastwise.cli.console import (
 )
 from leastwise.config import CONFIG_VARIABLE, Config, load, misspelt, policy, price_book, settings, user_file
 from leastwise.errors import ConfigError
-from leastwise.prices import check_ladder
+from leastwise.prices import check_judge, check_ladder
 
 app = App(name="config", help="Show or check the configuration.", help_format="plaintext")
 
@@ -90,6 +90,16 @@ def check(*, config: ConfigFile = None, as_json: AsJson = False) -> int:
 
 def verify(config: Config, at: datetime) -> None:
     """Check what can only be judged with prices and all parts together.
+
+    Raises:
+        ConfigError: says what does not fit.
+    """
+    verify_ladder(config, at)
+    check_judge(config.cascade.judge, config.ladder, at, price_book(config))
+
+
+def verify_ladder(config: Config, at: datetime) -> None:
+    """Check the ladder, and that the policy's tiers are on it.
 
     Raises:
         ConfigError: says what does not fit.

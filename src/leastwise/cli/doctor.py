@@ -27,14 +27,26 @@ from leastwise.budget import BudgetRule
 from leastwise.build import Plans, existing_store, open_cache, open_store
 from leastwise.cascade import NO_EVIDENCE, Evidence, Plan, stamp_of
 from leastwise.catalogue import Catalogue, Row, known_models
-from leastwise.cli.config import verify
+from leastwise.cli.config import verify_ladder
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, answer, print_json, say_next
 from leastwise.cli.init import list_models, reason
-from leastwise.config import MEMORY, Config, Upstream, file_of, load, masked, misspelt, shown_place
+from leastwise.command import missing
+from leastwise.config import (
+    MEMORY,
+    Config,
+    Upstream,
+    file_of,
+    load,
+    masked,
+    misspelt,
+    price_book,
+    shown_place,
+)
 from leastwise.errors import ConfigError, StoreError, UpstreamFailure
 from leastwise.judge import VERSION
 from leastwise.models import Model, Models, canonical
 from leastwise.money import show
+from leastwise.prices import check_judge
 from leastwise.report.cascade import passes_often, planted_of, planted_words
 from leastwise.report.table import plural
 from leastwise.stores import Query, Store
@@ -125,7 +137,7 @@ def examine(path: Path | None, environ: Mapping[str, str], at: datetime) -> Iter
     yield from _of_models(config, models, at)
     yield from _of_store(config, models, at)
     yield from _of_servers(config)
-    yield from _of_cascade(config)
+    yield from _of_cascade(config, environ, at)
     yield from _of_scopes(config.budgets)
     yield from upstreams
     yield _of_sdk(_installed_sdk())
@@ -139,7 +151,7 @@ def _of_mode(config: Config) -> Check:
 
 def _of_ladder(config: Config, at: datetime) -> Check:
     try:
-        verify(config, at)
+        verify_ladder(config, at)
     except ConfigError as error:
         return Check("ladder", "fail", str(error), "edit the file that `leastwise config path` names")
     return Check("ladder", "ok", " < ".join(tier.model for tier in config.ladder))
@@ -230,13 +242,27 @@ def _of_leases(store: Store) -> Iterator[Check]:
         yield Check("budget", "warn", words, "leastwise budget reconcile --entry ID --usd X")
 
 
-def _of_cascade(config: Config) -> Iterator[Check]:
-    """Yield what keeps checks from being of use."""
+def _of_cascade(config: Config, environ: Mapping[str, str], at: datetime) -> Iterator[Check]:
+    """Yield what is checked, and what keeps checks from being of use."""
     try:
-        plan = Plans(config).usual
+        check_judge(config.cascade.judge, config.ladder, at, price_book(config))
     except ConfigError as error:
-        yield Check("cascade", "fail", str(error), "mend its [[check]]")
+        yield Check("cascade", "fail", str(error), "edit the file that `leastwise config path` names")
         return
+    plan = Plans(config, imports=False).usual
+    if plan.checks:
+        by = f", by {plan.judge}" if plan.is_judged else ""
+        yield Check("checks", "ok", ", ".join(check.name for check in plan.checks) + by)
+    try:
+        Plans(config)
+    except ConfigError as error:
+        mend = "see that your program finds it: it need not be on this command's path"
+        yield Check("cascade", "warn", str(error), mend)
+    for row in config.checks:
+        lacking = missing(row, environ) if row.command else ""
+        if lacking:
+            words = f"[[check]] {row.name}: {lacking}"
+            yield Check("cascade", "warn", words, "mend its command, or its folder, the whole path")
     if plan.is_judged:
         with (
             suppress(StoreError, ConfigError),

@@ -61,7 +61,10 @@ def feedback(
     with existing_store(settings) as store:
         if store is None:
             raise _unknown(settings)
-        word = word_on(store, settings.ladder, call.strip(), ok=ok, source=source, at=time.time(), note=note)
+        at, where = time.time(), settings.store.shown
+        word = word_on(
+            store, settings.ladder, call.strip(), ok=ok, source=source, at=at, note=note, where=where
+        )
         store.add_feedback(word.feedback)
     print_either(feedback_json(word), feedback_lines(word), as_json=as_json)
     say_next(f"leastwise why {word.story.exchange.id}" if bad else _after(is_scored=bool(scores_of(word))))
@@ -111,7 +114,7 @@ def _all_of(file: Path, settings: Config, source: Source, *, as_json: bool) -> i
         told = f"{plural(kept, 'answer')}: {good:,} ok, {kept - good:,} bad; {scored:,} of them have a score"
         sys.stdout.write(f"{told}\n")
     if wrong:
-        say(f"{plural(len(wrong), 'row')} could not be kept; the rest is")
+        say(f"{plural(len(wrong), 'row')} could not be kept{'; the rest is' if kept else ''}")
     say_next(_after(is_scored=bool(scored)))
     return FAILED if wrong else OK
 

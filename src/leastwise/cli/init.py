@@ -152,12 +152,13 @@ mode = "observe"
 #floor_s = 600
 
 # Example: a check of your own, for `checks` above or Task(check="tests"): a command that gets the answer
-# on stdin and whose exit code decides (from your own file only, never from a working directory's;
-# limited in time and memory, not isolated), or labels = ["yes", "no"], pattern, min_words, max_words,
-# language, schema, or function = "module:name".
+# on stdin and whose exit code decides (from your own file only, never from a working directory's; limited
+# in time and memory, not isolated; it runs in folder, without in an empty one of its own), or
+# labels = ["yes", "no"], pattern, min_words, max_words, language, schema, or function = "module:name".
 #[[check]]
 #name = "tests"
-#command = "pytest -q"
+#command = "python check_answer.py"
+#folder = "/home/me/shop/checks"
 #timeout_s = 60
 #memory_mb = 4096
 

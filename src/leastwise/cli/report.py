@@ -87,7 +87,7 @@ def _of_ledger(settings: Config, window: Window, groups: tuple[str, ...]) -> _Sh
         if store is None:
             found = ledger.empty_ledger(window, by=by, mode=settings.mode, where=where)
         else:
-            at, plan = datetime.now(UTC), Plans(settings).usual
+            at, plan = datetime.now(UTC), Plans(settings, imports=False).usual
             now = at.timestamp()
             accounts = fullest(statements(store, limits(settings), settings.ladder, now))
             prices = Prices(settings.ladder, price_book(settings), load_models())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import sys
 import tempfile
 from contextlib import suppress
@@ -44,13 +45,18 @@ def on(
     _switch("enforce", tag, percent, config, is_dry=dry_run)
     if tag is not None:
         _say_standing(tag, config)
-    say_next("leastwise report" if not dry_run else "leastwise on")
+    share = f" --percent {percent:g}" if percent != _ALL else ""
+    say_next("leastwise report" if not dry_run else f"leastwise on{_of(tag)}{share}")
 
 
 def off(*, tag: Tag = None, dry_run: DryRun = False, config: ConfigFile = None) -> None:
     """Pass every call through untouched, from now on; the ledger goes on counting."""
     _switch("off", tag, None, config, is_dry=dry_run)
-    say_next("leastwise report" if not dry_run else "leastwise off")
+    say_next("leastwise report" if not dry_run else f"leastwise off{_of(tag)}")
+
+
+def _of(tag: str | None) -> str:
+    return "" if tag is None else f" --tag {shlex.quote(tag)}"
 
 
 def _say_standing(tag: str, given: Path | None) -> None:

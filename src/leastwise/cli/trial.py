@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import shlex
 import sys
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -25,7 +27,17 @@ from cyclopts import Parameter, validators
 
 from leastwise.budget import limit_of
 from leastwise.build import end_trial, existing_store, imported, open_store
-from leastwise.cascade.trials import COMPARISONS, OpenTrial, Pairs, added, compared, concluded
+from leastwise.cascade import Trial
+from leastwise.cascade.trials import (
+    COMPARISONS,
+    MONEY,
+    UNANSWERED,
+    OpenTrial,
+    Pairs,
+    added,
+    compared,
+    concluded,
+)
 from leastwise.cli.console import (
     FAILED,
     INTERRUPTED,
@@ -49,7 +61,7 @@ from leastwise.models import canonical
 from leastwise.money import show, to_usd
 from leastwise.report.messages_log import calls_in
 from leastwise.report.table import plural
-from leastwise.report.trials import TrialReport, standing_words, trial_json, trial_lines
+from leastwise.report.trials import TrialReport, means_of, standing_words, trial_json, trial_lines
 from leastwise.stores import Query, Store
 
 if TYPE_CHECKING:
@@ -58,6 +70,7 @@ if TYPE_CHECKING:
     from leastwise.messages import JSON, Request
     from leastwise.trial import Compare, Pair
 
+_DEFAULT_N: Final = 500
 _DEFAULT_USD: Final = "3"
 _WEEK_S: Final = 7 * 24 * 3600
 _MOST_JOBS: Final = 64
@@ -71,7 +84,9 @@ def trial(
     /,
     *,
     tier: Annotated[str | None, Parameter(help="The tier to try. [default: the cheapest]")] = None,
-    n: Annotated[int, Parameter(help="How many calls to compare.", validator=validators.Number(gte=1))] = 500,
+    n: Annotated[
+        int, Parameter(help="How many calls to compare.", validator=validators.Number(gte=1))
+    ] = _DEFAULT_N,
     max_usd: Annotated[str, Parameter(help="Never spend more than this, in dollars.")] = _DEFAULT_USD,
     from_: Annotated[
         Path | None,
@@ -154,10 +169,44 @@ def _print(report: TrialReport, *, as_json: bool) -> None:
     print_either(trial_json(report), trial_lines(report), as_json=as_json)
 
 
-def _report(wanted: OpenTrial, sums: Sequence[Pairs], state: str, ladder: Ladder) -> TrialReport:
+def _report(
+    wanted: OpenTrial,
+    sums: Sequence[Pairs],
+    state: str,
+    ladder: Ladder,
+    source: str = "",
+    *,
+    before: Trial | None = None,
+    is_cut: bool = False,
+) -> TrialReport:
     above = ladder.rank(wanted.tier) + 1 if wanted.tier in ladder else len(ladder.tiers)
     names = [one.name for one in ladder.tiers[above:-1]]  # the top has nothing to be tried against
-    return TrialReport(wanted, sums, state, names[0] if names else "")
+    return TrialReport(wanted, sums, state, names[0] if names else "", source, before, is_cut)
+
+
+def _before(store: Store, wanted: OpenTrial) -> Trial | None:
+    """Return the last trial of a tag on the model that it is tried on now, if there was one."""
+    found = store.evidence("").trials.get((wanted.tag, wanted.tier))
+    return found if found is not None and found.model == wanted.model else None
+
+
+def _quoted(word: str | Path) -> str:
+    return shlex.quote(str(word))
+
+
+def _command(wanted: OpenTrial, ladder: Ladder, file: Path | None = None) -> str:
+    """Return the command that does what was only tried out."""
+    usd = str(to_usd(wanted.limit_nusd))
+    told = {
+        "tier": wanted.tier if wanted.tier != ladder.tiers[0].name else "",
+        "n": str(wanted.wanted) if wanted.wanted != _DEFAULT_N else "",
+        "max-usd": usd if to_usd(wanted.limit_nusd) != Decimal(_DEFAULT_USD) else "",
+        "compare": wanted.compare if wanted.compare != COMPARISONS[0] else "",
+        "judge": wanted.judge,
+        "from": "" if file is None else str(file),
+    }
+    options = (f"--{name} {_quoted(value)}" for name, value in told.items() if value)
+    return " ".join(("leastwise trial", _quoted(wanted.tag), *options))
 
 
 # --- in the shadow of running clients ----------------------------------------------------------------------
@@ -193,7 +242,9 @@ def _open(wanted: OpenTrial, settings: Config, *, is_dry: bool, as_json: bool) -
         print_lines(lines)
     if not seen:
         say(f"no call of this tag was seen; calls get it by Task(tag={wanted.tag!r}), in running clients")
-    say_next(f"leastwise trial {wanted.tag}" + ("" if is_dry else " --status"))
+    say_next(
+        _command(wanted, settings.ladder) if is_dry else f"leastwise trial {_quoted(wanted.tag)} --status"
+    )
     return OK
 
 
@@ -205,12 +256,12 @@ def _of_open(tag: str, settings: Config, *, ends: bool, as_json: bool) -> int:
             found = next((one for one in store.open_trials() if one.tag == tag), None)
         if store is None or found is None:
             return _none_open(tag, store, ends=ends, as_json=as_json)
-        sums, now = store.pairs_of(found.id), time.time()
+        sums, now, before = store.pairs_of(found.id), time.time(), _before(store, found)
         if ends:
             end_trial(store, found, settings.ladder, now)
     at = datetime.fromtimestamp(now if ends else found.at, UTC)
     state = f"{'ended' if ends else 'open since'} {at.day} {at:%b %H:%M} UTC"
-    report = _report(found, sums, state, settings.ladder)
+    report = _report(found, sums, state, settings.ladder, before=before, is_cut=ends)
     if not ends and not as_json:
         say(f"{report.total.n:,} of {found.wanted:,} compared so far")
     _print(report, as_json=as_json)
@@ -230,8 +281,19 @@ def _none_open(tag: str, store: Store | None, *, ends: bool, as_json: bool) -> i
         return FAILED
     shown = [standing_words(one) for one in trials]
     print_either({"report": "trial", "tag": tag, "state": "over", "shown": shown}, shown, as_json=as_json)
-    say_next(f"leastwise on --tag {tag}")
+    say_next(_after(tag, trials))
     return OK
+
+
+def _after(tag: str, trials: Sequence[Trial]) -> str:
+    """Return the one next command after trials that are over."""
+    by_meaning = {means_of(one.agreed, one.n): one for one in trials}
+    if "good" in by_meaning:
+        return f"leastwise on --tag {_quoted(tag)}"
+    if "thin" in by_meaning:
+        thin = by_meaning["thin"]
+        return f"leastwise trial {_quoted(tag)} --tier {thin.tier} --n {max(2 * thin.n, _DEFAULT_N)}"
+    return "leastwise report --by tag"
 
 
 # --- calls from a file -------------------------------------------------------------------------------------
@@ -245,16 +307,17 @@ class _Run:
         sums: The pairs so far.
         stopped: Why it ended before its time, or "".
         failed: Pairs in a row that nobody answered.
+        unscored: Pairs that were compared, and got no score.
     """
 
     sums: list[Pairs] = field(default_factory=list)
     stopped: str = ""
     failed: int = 0
+    unscored: int = 0
 
-    def add(self, pairs: Pairs) -> None:
+    def add(self, pairs: Pairs, *, is_scored: bool = False) -> None:
         """Add one pair."""
-        from leastwise.trial import MONEY, UNANSWERED
-
+        self.unscored += pairs.is_compared and not is_scored
         self.sums = added(self.sums, pairs)
         is_unanswered = pairs.how.startswith(UNANSWERED)
         self.failed = self.failed + 1 if is_unanswered else 0
@@ -289,10 +352,11 @@ def _from_file(
             return FAILED
         pair_of = partial(runtime.pair, wanted, function=function, scores=scores)
         if is_dry:
-            return _say_most(wanted, drawn, [pair_of(*call) for call in drawn.calls], as_json=as_json)
+            pairs = [pair_of(*call) for call in drawn.calls]
+            return _say_most(wanted, drawn, pairs, ladder, file, as_json=as_json)
         for name in {ladder[one].upstream for one in (wanted.tier, wanted.judge or ladder.top.name)}:
             key_of(name, upstreams[name])  # refuses one that is not set
-        run, code = _Run(), OK
+        run, code, before = _Run(), OK, _before(runtime.store, wanted)
         with _progress(len(drawn.calls), run) as advance:
             try:
                 asyncio.run(_ask_all(runtime, starmap(pair_of, drawn.calls), jobs, run, advance))
@@ -301,12 +365,18 @@ def _from_file(
         shown = concluded(wanted, run.sums, ladder, time.time())
         if shown is not None:
             runtime.store.put_trial(shown)
-    report = _report(wanted, run.sums, file.name, ladder)
+    is_cut = code == INTERRUPTED
+    has_more = drawn.at_hand > len(drawn.calls) or run.stopped
+    source = _quoted(file) if has_more else ""
+    report = _report(wanted, run.sums, file.name, ladder, source, before=before, is_cut=is_cut)
     _print(report, as_json=as_json)
     if run.stopped:
         tried = sum(one.n for one in run.sums)
         say(f"stopped after {tried:,} of {len(drawn.calls):,}: {run.stopped}")
     _say_left_out(drawn)
+    if scores and run.unscored:
+        why = "its judge had compared them, or is not shown such a task or answer"
+        say(f"without a score: {plural(run.unscored, 'answer')}, for {why}")
     say_next("leastwise tune calibrate" if scores else report.next)
     return FAILED if code == OK and shown is None else code
 
@@ -349,7 +419,15 @@ def _say_left_out(drawn: _Drawn) -> None:
         say(f"left out: {plural(many, 'call')}, {why}")
 
 
-def _say_most(wanted: OpenTrial, drawn: _Drawn, pairs: Iterable[Pair | str], *, as_json: bool) -> int:
+def _say_most(
+    wanted: OpenTrial,
+    drawn: _Drawn,
+    pairs: Iterable[Pair | str],
+    ladder: Ladder,
+    file: Path,
+    *,
+    as_json: bool,
+) -> int:
     from leastwise.trial import most_nusd
 
     bound = sum(most_nusd(pair) for pair in pairs if not isinstance(pair, str))
@@ -363,7 +441,7 @@ def _say_most(wanted: OpenTrial, drawn: _Drawn, pairs: Iterable[Pair | str], *, 
         costs = f"{show(most)} at most: all could cost {show(bound)}, --max-usd is {show(wanted.limit_nusd)}"
         sys.stdout.write(f"tag {wanted.tag} on {wanted.tier}: {tried}\n{costs}\n")
     _say_left_out(drawn)
-    say_next(f"leastwise trial {wanted.tag} --tier {wanted.tier} --from FILE, without --dry-run")
+    say_next(_command(wanted, ladder, file))
     return OK
 
 
@@ -382,21 +460,22 @@ async def _ask_all(
             if run.stopped:
                 return
             result = await run_async(try_pair(pair), upstream, runtime.desk)
-            run.add(result.payload)
-            _tell_agreement(runtime, result)
+            run.add(result.payload, is_scored=_tell_agreement(runtime, result))
             advance()
 
     async with Connections(runtime.config.upstreams) as upstream:
         await asyncio.gather(*(work() for _ in range(jobs)))
 
 
-def _tell_agreement(runtime: Runtime, result: Result) -> None:
-    """Keep whether an answer that was scored was as good as the one it was compared with."""
+def _tell_agreement(runtime: Runtime, result: Result) -> bool:
+    """Keep whether an answer was as good as the one it was compared with; tell whether it has a score."""
     outcome = result.life.outcome
-    if outcome is not None and outcome.checks:
-        said = Feedback(outcome.exchange, bool(result.payload.agreed), "agreement", time.time(), outcome.tier)
-        runtime.store.flush()
-        runtime.store.add_feedback(said)
+    if outcome is None or all(one.score is None for one in outcome.checks):
+        return False
+    said = Feedback(outcome.exchange, bool(result.payload.agreed), "agreement", time.time(), outcome.tier)
+    runtime.store.flush()
+    runtime.store.add_feedback(said)
+    return True
 
 
 @contextmanager

@@ -109,7 +109,7 @@ def calibrate(
 
 def _wanted(settings: Config, wanted: Wanted) -> Wanted:
     """Return what is to be calibrated, under the configuration in force."""
-    plan = Plans(settings).usual
+    plan = Plans(settings, imports=False).usual
     if wanted.check != JUDGE:
         return wanted
     return replace(

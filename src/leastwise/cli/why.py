@@ -12,7 +12,8 @@ from leastwise.build import existing_store
 from leastwise.cascade import Trial
 from leastwise.cli.console import FAILED, OK, AsJson, ConfigFile, print_json, say_error, say_next
 from leastwise.config import Config, load
-from leastwise.report.why import IDS, read_why, why_json, why_lines
+from leastwise.ledger import IDS
+from leastwise.report.why import read_why, why_json, why_lines
 from leastwise.stores import Story
 
 

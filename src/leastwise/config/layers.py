@@ -341,7 +341,8 @@ class _Assembly:
         self._check_once("type", "name")
         self._check_once("check", "name")
         for name in self._get("cascade.checks", ()):
-            self._check("cascade.checks", name, (*BUILT_IN, JUDGE, *(row.name for row in checks)))
+            known = (*BUILT_IN, JUDGE, *(row.name for row in checks))
+            self._check("cascade.checks", name, known, others=", or the name of a [[check]]")
         signals, store = self._signals(), self._store()
         _raise_all(self.wrong)
         scalars = ("mode", "percent", "reroute", "preset", "unsure", "strict", "refresh_models")
@@ -382,12 +383,13 @@ class _Assembly:
         origin = self.given[key].origin if key in self.given else DEFAULT
         self.wrong.append(f"{origin}: {why}")
 
-    def _check(self, key: str, value: str, allowed: Sequence[str], part: str = "") -> None:
+    def _check(self, key: str, value: str, allowed: Sequence[str], part: str = "", others: str = "") -> None:
         """Refuse a name that is none of those allowed; `part` tells which in a row of `key`."""
         if value not in allowed:
             where = f"[[{key}]] {part}" if part else key
             self._refuse(
-                key, f"{where} = {shown(value)}: expected {listed(allowed)}{suggestion(value, allowed)}"
+                key,
+                f"{where} = {shown(value)}: expected {listed(allowed)}{others}{suggestion(value, allowed)}",
             )
 
     def _ladder(self) -> Ladder:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal, InvalidOperation
+from math import inf
 from types import MappingProxyType
 from typing import Any, Final, get_args
 from urllib.parse import urlsplit
@@ -103,28 +104,34 @@ def _number(value: Any) -> Decimal | None:
     return number if number.is_finite() else None
 
 
+def _between(least: float, most: float, words: str) -> Callable[[Any], Decimal]:
+    def read(value: Any) -> Decimal:
+        number = _number(value)
+        if number is not None and least <= number <= most:
+            return number
+        message = f"expected {words}"
+        raise ValueError(message)
+
+    return read
+
+
+def _float(read: Callable[[Any], Decimal]) -> Read:
+    return lambda value: float(read(value))
+
+
+_share: Final = _between(0, 1, "a share from 0 to 1, such as 0.15")
+_fraction: Final = _float(_share)
+_score: Final = _float(
+    _between(LOWEST_SCORE, HIGHEST_SCORE, f"a score from {LOWEST_SCORE} to {HIGHEST_SCORE}")
+)
+_seconds: Final = _float(_between(0, inf, "seconds, such as 10"))
+_any_number: Final = _float(_between(-inf, inf, "a number"))
+_of_hundred: Final = _between(0, _WHOLE, "a number from 0 to 100")
+
+
 def _percent(value: Any) -> float:
-    number = _number(value)
-    if number is not None and 0 <= number <= _WHOLE:
-        return int(number) if number == int(number) else float(number)
-    message = "expected a number from 0 to 100"
-    raise ValueError(message)
-
-
-def _share(value: Any) -> Decimal:
-    number = _number(value)
-    if number is not None and 0 <= number <= 1:
-        return number
-    message = "expected a share from 0 to 1, such as 0.15"
-    raise ValueError(message)
-
-
-def _any_number(value: Any) -> float:
-    number = _number(value)
-    if number is not None:
-        return float(number)
-    message = "expected a number"
-    raise ValueError(message)
+    number = _of_hundred(value)
+    return int(number) if number == int(number) else float(number)
 
 
 def _object(value: Any) -> Mapping[str, Any]:
@@ -142,26 +149,6 @@ def _floats(value: Any) -> Any:
     if isinstance(value, list):
         return [_floats(one) for one in value]
     return float(value) if isinstance(value, Decimal) else value
-
-
-def _fraction(value: Any) -> float:
-    return float(_share(value))
-
-
-def _score(value: Any) -> float:
-    number = _number(value)
-    if number is not None and LOWEST_SCORE <= number <= HIGHEST_SCORE:
-        return float(number)
-    message = f"expected a score from {LOWEST_SCORE} to {HIGHEST_SCORE}"
-    raise ValueError(message)
-
-
-def _seconds(value: Any) -> float:
-    number = _number(value)
-    if number is not None and number >= 0:
-        return float(number)
-    message = "expected seconds, such as 10"
-    raise ValueError(message)
 
 
 def _dollars(value: Any) -> int:

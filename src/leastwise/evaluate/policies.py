@@ -141,12 +141,14 @@ class Course:
         cost: Of all answers and checks, in dollars.
         escalated: How probably a second model was asked, 0 or 1 where nothing is simulated.
         answered: By model, how probably its answer was served.
+        may_escalate: Whether several are asked.
     """
 
     quality: Sequence[float]
     cost: Sequence[float]
     escalated: Sequence[float]
     answered: Mapping[str, Sequence[float]]
+    may_escalate: bool = False
 
 
 # --- which models ------------------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def course(outcomes: Outcomes, way: Way, check: Check | None) -> Course:
         reached = list(map(sub, reached, served))
         if place == 0:
             escalated = reached
-    return Course(quality, cost, escalated, answered)
+    return Course(quality, cost, escalated, answered, len(way) > 1)
 
 
 def acceptances(outcomes: Outcomes, model: str, check: Check) -> list[float]:

@@ -9,7 +9,7 @@ cost what the policy cost. That control is worked out as the mean over all ways 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from random import Random
@@ -148,7 +148,8 @@ def replay(outcomes: Outcomes, policies: Sequence[Policy], splits: Sequence[Spli
     """
     singles = [Policy("fixed", (model,)) for model in outcomes.models]
     everything = [BEST_FIXED, *policies, *singles]
-    courses, terms = _Courses(outcomes), cache(partial(terms_of, outcomes))
+    courses, terms = cache(partial(course, outcomes)), cache(partial(terms_of, outcomes))
+    highest_of = oracle(outcomes)
     best_models: Counter[str] = Counter()
     dominated: Counter[str] = Counter()
     first: list[Fitted] = []
@@ -159,8 +160,8 @@ def replay(outcomes: Outcomes, policies: Sequence[Policy], splits: Sequence[Spli
         dominated.update(set(outcomes.models).difference(pool))
         fits = [fit(policy, outcomes, split.train, pool, terms) for policy in everything]
         first = first or fits
-        sums = [courses.sums(fitted, split.test) for fitted in fits]
-        tried.append([*sums, courses.oracle(split.test)])
+        parts = [[*_parts(outcomes, fitted, split.test, courses)] for fitted in fits]
+        tried.append([_sums(outcomes, each) for each in (*parts, [(highest_of, split.test)])])
     best, *others, highest = (
         _line(policy, [one[place] for one in tried], [one[0] for one in tried])
         for place, policy in enumerate([*everything, None])
@@ -196,52 +197,33 @@ class _Sums(NamedTuple):
     shuffled: tuple[float, float]
 
 
-class _Courses:
-    """What comes of each way of asking, worked out once for all rows."""
+def _parts(
+    outcomes: Outcomes, fitted: Fitted, test: Rows, courses: Callable[[Way, Check | None], Course]
+) -> Iterator[tuple[Course, Rows]]:
+    """Yield the ways that a fitted policy asks models in, each with the rows that go that way."""
+    by_way: dict[Way, list[int]] = {}
+    for row in test:
+        by_way.setdefault(fitted.ways.get(outcomes.kinds[row], fitted.otherwise), []).append(row)
+    for way, rows in by_way.items():
+        yield courses(way, fitted.check if len(way) > 1 else None), rows
 
-    def __init__(self, outcomes: Outcomes) -> None:
-        self._outcomes = outcomes
-        self._oracle = oracle(outcomes)
-        self._known: dict[tuple[Way, Check | None], Course] = {}
 
-    def oracle(self, test: Rows) -> _Sums:
-        """Return what the oracle comes to on these rows."""
-        return self._sums([(self._oracle, test)], 0.0)
-
-    def sums(self, fitted: Fitted, test: Rows) -> _Sums:
-        """Return what a fitted policy comes to on these rows."""
-        by_way: dict[Way, list[int]] = {}
-        for row in test:
-            way = fitted.ways.get(self._outcomes.kinds[row], fitted.otherwise)
-            by_way.setdefault(way, []).append(row)
-        cascaded = sum(len(rows) for way, rows in by_way.items() if len(way) > 1) / len(test)
-        return self._sums([(self.of(way, fitted.check), rows) for way, rows in by_way.items()], cascaded)
-
-    def of(self, way: Way, check: Check | None) -> Course:
-        """Return what comes of asking these models in order."""
-        key = (way, check if len(way) > 1 else None)
-        if key not in self._known:
-            self._known[key] = course(self._outcomes, *key)
-        return self._known[key]
-
-    def _sums(self, parts: Sequence[tuple[Course, Rows]], cascaded: float) -> _Sums:
-        test = [row for _, rows in parts for row in rows]
-        count = len(test)
-        quality = cost = escalated = 0.0
-        shares: dict[str, float] = {}
-        for one, rows in parts:
-            quality += _sum(one.quality, rows)
-            cost += _sum(one.cost, rows)
-            escalated += _sum(one.escalated, rows)
-            for model, answered in one.answered.items():
-                shares[model] = shares.get(model, 0.0) + _sum(answered, rows) / count
-        used = {
-            model: (mean(self._outcomes.scores[model], test), mean(self._outcomes.costs[model], test))
-            for model in shares
-        }
-        cost /= count
-        dealt = shuffled(used, shares, cost)
-        return _Sums(count, quality / count, cost, escalated / count, cascaded, shares, dealt)
+def _sums(outcomes: Outcomes, parts: Sequence[tuple[Course, Rows]]) -> _Sums:
+    test = [row for _, rows in parts for row in rows]
+    count = len(test)
+    quality, cost, escalated = (
+        sum(_sum(getattr(one, name), rows) for one, rows in parts) / count
+        for name in ("quality", "cost", "escalated")
+    )
+    cascaded = sum(len(rows) for one, rows in parts if one.may_escalate) / count
+    shares: dict[str, float] = {}
+    for one, rows in parts:
+        for model, answered in one.answered.items():
+            shares[model] = shares.get(model, 0.0) + _sum(answered, rows) / count
+    used = {
+        model: (mean(outcomes.scores[model], test), mean(outcomes.costs[model], test)) for model in shares
+    }
+    return _Sums(count, quality, cost, escalated, cascaded, shares, shuffled(used, shares, cost))
 
 
 def _sum(column: Sequence[float], rows: Rows) -> float:

@@ -20,6 +20,8 @@ from leastwise.routing.climbing import Asked, Climber, is_doubted
 
 #: Planted answers do no task at all: a judge that surely passes more than one in fifty reads none of them.
 _OFTEN: Final = 0.02
+#: How sure that must be: reports are read again and again, and at 95 % a single one would be enough.
+_SURE: Final = 0.99
 _NO_TYPE: Final = "asks of no type"
 _ANY_DRAW: Final = 1.0  # no probe
 _NONE: Final = interval(0, 0)
@@ -108,7 +110,7 @@ def planted_of(evidence: Evidence, plan: Plan, ladder: Ladder) -> Share:
 
 def passes_often(planted: Share) -> bool:
     """Tell whether a judge surely accepts planted answers more often than it may."""
-    return planted.k > 0 and lower_bound(planted.k, planted.n) > _OFTEN
+    return planted.k > 0 and lower_bound(planted.k, planted.n, _SURE) > _OFTEN
 
 
 def cascade_lines(report: CascadeReport) -> list[tuple[str, str]]:

@@ -216,7 +216,7 @@ def calls_in(path: Path, on_bad: OnBad) -> Iterator[Logged]:
     except OSError as error:
         raise unreadable(path, error) from None
     if not good:
-        message = f"{path}: not one of {plural(bad, 'line')} could be read"
+        message = f"{path}: not one of {plural(bad, 'line')} could be read" if bad else f"{path}: it is empty"
         raise LogError(message)
 
 

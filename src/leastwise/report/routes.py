@@ -131,7 +131,7 @@ class Planner:
         rules = policy(config)
         if is_on and rules.mode != "off":
             rules = replace(rules, mode="enforce", percent=100, switches=())
-        self.plans = Plans(config)
+        self.plans = Plans(config, imports=False)
         self.book: PriceBook = price_book(config)
         self.models: Models = known_models(config.cache_folder, config.base_urls)
         check_ladder(config.ladder, now, self.book)

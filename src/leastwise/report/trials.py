@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from shlex import quote
 from typing import Any, Final, Literal
 
 from leastwise.cascade import Trial, interval, lower_bound
-from leastwise.cascade.trials import OpenTrial, Pairs, compared, least_words
+from leastwise.cascade.intervals import upper_bound
+from leastwise.cascade.trials import MONEY, UNANSWERED, OpenTrial, Pairs, compared, least_words
 from leastwise.ladder import Ladder
 from leastwise.models import canonical
 from leastwise.money import divide_half_even, show, to_usd
@@ -29,12 +31,18 @@ class TrialReport:
         sums: How its pairs went.
         state: What it is about, such as `calls.jsonl` or `open since 24 Nov 12:00 UTC`.
         dearer: The tier above the one on trial, or "" where it is the top.
+        source: The file of calls, as a shell takes it, where it has more of them; else "".
+        before: The last trial of this tag and tier that is over, if there is one.
+        is_cut: Whether somebody ended it who could see what it showed.
     """
 
     trial: OpenTrial
     sums: Sequence[Pairs]
     state: str
     dearer: str = ""
+    source: str = ""
+    before: Trial | None = None
+    is_cut: bool = False
 
     @property
     def total(self) -> Pairs:
@@ -44,24 +52,42 @@ class TrialReport:
     @property
     def means(self) -> Means:
         """Whether the tier is good enough, is not, or too few pairs tell."""
-        agreed, n = self.total.agreed, self.total.n
-        if lower_bound(agreed, n) >= GOOD:
-            return "good"
-        return "poor" if agreed < GOOD * n else "thin"
+        return means_of(self.total.agreed, self.total.n)
+
+    @property
+    def against(self) -> str:
+        """The models whose answers were the measure."""
+        return " and ".join(sorted({pairs.against for pairs in self.sums if pairs.is_compared}))
 
     @property
     def next(self) -> str:
         """The one next command."""
-        trial, tag = self.trial, self.trial.tag
+        trial, tag, whence = self.trial, quote(self.trial.tag), self.source and f" --from {self.source}"
         match self.means:
             case "good":
                 return f"leastwise on --tag {tag}"
             case "poor" if self.dearer:
-                return f"leastwise trial {tag} --tier {self.dearer}"
+                return f"leastwise trial {tag} --tier {self.dearer}{whence}"
             case "poor":
                 return "leastwise report --by tag"
             case _:
-                return f"leastwise trial {tag} --tier {trial.tier} --n {max(2 * self.total.n, trial.wanted)}"
+                return self._again(f"leastwise trial {tag} --tier {trial.tier}", whence)
+
+    def _again(self, command: str, whence: str) -> str:
+        """Return how to come to more pairs."""
+        causes = {pairs.how for pairs in self.sums}
+        if MONEY in causes:
+            return f"{command} --n {self.trial.wanted} --max-usd {to_usd(2 * self.trial.limit_nusd)}{whence}"
+        if not self.total.n and any(cause.startswith(UNANSWERED) for cause in causes):
+            return "leastwise doctor"
+        return f"{command} --n {max(2 * self.total.n, self.trial.wanted)}{whence}"
+
+
+def means_of(agreed: int, n: int) -> Means:
+    """Return what so many pairs as good of so many mean: enough to switch it on, not, or too few to tell."""
+    if lower_bound(agreed, n) >= GOOD:
+        return "good"
+    return "poor" if upper_bound(agreed, n) < GOOD else "thin"
 
 
 def trial_lines(report: TrialReport) -> list[str]:
@@ -74,13 +100,17 @@ def trial_lines(report: TrialReport) -> list[str]:
     if left_out:
         lines += labelled("not compared", ", ".join(left_out))
     if total.n:
-        models = sorted({pairs.against for pairs in report.sums if pairs.is_compared})
         now, would = (divide_half_even(nusd, total.n) for nusd in (total.measure_nusd, total.tier_nusd))
-        lines += labelled(
-            "a call", f"{show(now, 6)} on {', '.join(models)}, {show(would, 6)} on {trial.tier}"
-        )
+        lines += labelled("a call", f"{show(now, 6)} on {report.against}, {show(would, 6)} on {trial.tier}")
     lines += labelled("cost", f"{show(total.spent_nusd)} of at most {show(trial.limit_nusd)}")
-    return [*lines, *labelled("so", _so(report))]
+    lines += labelled("so", _so(report))
+    if total.n and report.is_cut and total.n < trial.wanted:
+        cut = f"ended after {total.n:,} of {trial.wanted:,}: less than 95% sure if for what it showed"
+        lines += labelled("beware", cut)
+    if report.before is not None:
+        again = "the best of several trials is less than 95% sure"
+        lines += labelled("before", f"{standing_words(report.before)}; {again}")
+    return lines
 
 
 def _table(sums: Sequence[Pairs], total: Pairs) -> list[str]:
@@ -105,7 +135,8 @@ def _so(report: TrialReport) -> str:
     trial, total = report.trial, report.total
     if not total.n:
         return "nothing was compared, so nothing is known"
-    least = f"{trial.tier} is as good in {least_words(total.agreed, total.n)} of the calls, 95% sure"
+    share = least_words(total.agreed, total.n)
+    least = f"{trial.tier} is as good as {report.against} in {share} of the calls, 95% sure"
     match report.means:
         case "good":
             return least
@@ -136,6 +167,9 @@ def trial_json(report: TrialReport) -> dict[str, Any]:
         "interval": [round(rate.low, 6), round(rate.high, 6)] if total.n else None,
         "same_quality": f"{least_words(total.agreed, total.n)} n {total.n:,}" if total.n else "not measured",
         "means": report.means,
+        "against": report.against,
+        "is_cut": report.is_cut,
+        "before": standing_words(report.before) if report.before is not None else None,
         "by": [_pairs_json(pairs) for pairs in report.sums if pairs.is_compared],
         "not_compared": [{"why": pairs.how, "n": pairs.n} for pairs in report.sums if not pairs.is_compared],
         "mean_cost_usd": per_call[0],
@@ -173,6 +207,7 @@ def _is_of(trial: Trial, ladder: Ladder) -> bool:
 
 
 def standing_words(trial: Trial) -> str:
-    """Return a trial in words: `trial of 24 Nov, haiku as good in >=98.4% of 2,000 (exact)`."""
+    """Return a trial in words: `trial of 24 Nov, haiku as good as MODEL in >=98.4%, n 2,000 (exact)`."""
     day, least = datetime.fromtimestamp(trial.at, UTC), least_words(trial.agreed, trial.n)
-    return f"trial of {day.day} {day:%b}, {trial.tier} as good in {least} of {trial.n:,} ({trial.compared})"
+    good = f"{trial.tier} as good as {trial.against} in {least}, n {trial.n:,}"
+    return f"trial of {day.day} {day:%b}, {good} ({trial.compared})"

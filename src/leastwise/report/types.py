@@ -12,7 +12,7 @@ from leastwise.stores import TypeLine
 
 _NOTE = (
     "Quality is assumed: a tier at or above the one its type maps to does the task, one below does not. What "
-    "checks accepted of its answers lately is set against that, as if it were twenty answers itself. "
+    "checks accepted of its answers lately is set against that, which weighs as much as twenty answers. "
     "Cost is the mean of the calls that the ledger holds."
 )
 
@@ -86,7 +86,7 @@ def table_json(router: Router, seen: Sequence[TypeLine]) -> dict[str, Any]:
                     "needs": needs,
                     "tier": tier,
                     "quality": table.quality(name, tier),
-                    "quality_is": "assumed",
+                    "quality_is": "assumed, and checked" if (name, tier) in table.seen else "assumed",
                     "calls": line.calls if line else 0,
                     **{name: getattr(line, name, 0) for name in _MEASURED},
                     "mean_cost_usd": to_usd(line.spent_nusd // line.calls) if line else None,

@@ -20,9 +20,6 @@ from leastwise.money import show, to_usd
 from leastwise.report.table import labelled, wrapped
 from leastwise.stores import Story
 
-#: What an id may be.
-IDS: Final = "exchange ids, msg_... ids and request-ids"
-
 _RESULTS: Final = {
     "error": "nobody answered",
     "cut": "the answer broke off",

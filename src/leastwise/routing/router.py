@@ -104,6 +104,7 @@ class _Case:
     plan: Plan = NO_PLAN
     climbs: tuple[Tier, ...] = ()
     is_judged: bool = True
+    is_probe: bool = False
     reasons: list[Reason] = field(default_factory=list)
     description: Scan | None = None
     ask: Scan | None = None
@@ -213,7 +214,7 @@ class Router:
         if task.tier is not None:
             self.ladder[task.tier]  # refuses a tier that does not exist, in every mode
         features = features or read(request, task, headers)
-        if known.evidence.rungs:
+        if known.evidence.rungs and task.check is None and task.threshold is None:  # by the usual checks
             self.teller.learn(known.evidence.rungs)
         asked = request.model
         is_auto = asked in AUTO or asked in self._named
@@ -282,6 +283,7 @@ class Router:
 
     def _go_through(self, case: _Case, draw: float) -> None:
         """Take a request through the phases."""
+        case.is_probe = bool(case.plan.checks) and draw * _OTHER_DRAW % 1 < case.plan.probes
         self._choose(case)
         self._adjust(case)
         self._limit(case)
@@ -399,7 +401,7 @@ class Router:
 
     def _predicted(self, case: _Case) -> bool:
         """Choose by the task's type."""
-        return self._follow(case, self.teller.tell(case.features, *case.scan()))
+        return self._follow(case, self.teller.tell(case.features, *case.scan(), is_probe=case.is_probe))
 
     def _advised(self, case: _Case) -> bool:
         """Choose by the type that a small model took this ask for, where one was asked."""

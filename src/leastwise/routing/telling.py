@@ -119,7 +119,7 @@ class Teller:
         self.table = TypeTable([tier.name for tier in ladder], needs)
         names = tuple(self.classifier.types) if self.classifier is not None else ()
         self._names = names
-        self._columns = self.table.columns(names)
+        self._assumed = self._columns = self.table.columns(names)
         #: For each tier, which of the classifier's types need it.
         self._places = [
             [place for place, name in enumerate(names) if needs[name] == tier] for tier in self.table.tiers
@@ -145,13 +145,17 @@ class Teller:
         own = {one.name: f"such as: {one.examples[0]}" for one in self._policy.types}
         return {**own, **{name: means for name, means in self._words.kinds.items() if name not in own}}
 
-    def tell(self, features: Features, description: Scan | None, ask: Scan) -> Told | None:
+    def tell(
+        self, features: Features, description: Scan | None, ask: Scan, *, is_probe: bool = False
+    ) -> Told | None:
         """Return the type of a request, or None where nothing tells it.
 
         Args:
             features: Those of the request.
             description: The caller's words for the task, None where there are none.
             ask: The ask; of a follow-up, the one before it.
+            is_probe: Whether it goes by what is taken for granted of the tiers and not by what was learned:
+                where nothing went to a tier any more, nothing would be learned of it.
         """
         if self._policy.is_reference:
             return self._listed(features, description, ask)
@@ -163,7 +167,7 @@ class Teller:
         found = self._words.predict(features, description, ask)
         if found is not None and found.complexity == "complex":
             return self._named(found, features)
-        guessed = self._guess(description or ask)
+        guessed = self._guess(description or ask, self._assumed if is_probe else self._columns)
         is_hard = guessed is not None and guessed.complexity == "complex" and guessed.is_certain
         if found is not None and not is_hard:
             return self._named(found, features)
@@ -206,7 +210,7 @@ class Teller:
             return Told(self.table.needs[own.name], own.complexity, own.name, words)
         return Told(self._policy.complexity[found.complexity], found.complexity, found.task_type, words)
 
-    def _guess(self, scan: Scan) -> _Guessed | None:
+    def _guess(self, scan: Scan, columns: Sequence[tuple[float, ...]]) -> _Guessed | None:
         """Return what the classifier chooses, or None where it is not sure."""
         classifier = self.classifier
         if classifier is None:
@@ -214,7 +218,7 @@ class Teller:
         guess = classifier.guess(scan)
         if not classifier.is_clear(guess):
             return None
-        choice = choose(guess.shares, self._columns, classifier.target)
+        choice = choose(guess.shares, columns, classifier.target)
         if choice is None:
             return None
         tier = self.table.tiers[choice.rank]
@@ -265,7 +269,7 @@ class Teller:
                 return f"{top} does with {expected[-1]:.0%}, {wanted}: probably none of the types"
             limits = f"{wanted} to take it, under {UNLIKELY:.0%} to need {top}"
             return f"{below} does with {expected[-2]:.0%}: {limits}"
-        if self._guess(scan) is None:
+        if self._guess(scan, self._columns) is None:
             return f'"{self._words.doubt(scan)}" asks for more thought than the rest'
         return ""
 

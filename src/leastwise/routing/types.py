@@ -85,6 +85,7 @@ class TypeTable:
     Attributes:
         tiers: As given.
         needs: As given.
+        seen: As given.
     """
 
     def __init__(
@@ -95,12 +96,13 @@ class TypeTable:
     ) -> None:
         self.tiers = tuple(tiers)
         self.needs = dict(needs)
+        self.seen = dict(seen or {})
         self._quality: dict[str, list[float]] = {}
         for name, tier in needs.items():
             row = [float(rank >= self.tiers.index(tier)) for rank in range(len(self.tiers))]
             for rank, at in enumerate(self.tiers):
-                if seen and (name, at) in seen:
-                    row[rank] = blended(row[rank], *seen[name, at])
+                if (name, at) in self.seen:
+                    row[rank] = blended(row[rank], *self.seen[name, at])
             self._quality[name] = row
 
     def quality(self, name: str, tier: str) -> float:

@@ -18,6 +18,8 @@ from contextlib import aclosing
 from functools import cache
 from typing import Any, Protocol
 
+import anthropic
+
 from leastwise.errors import UpstreamFailure
 from leastwise.sdk.responses import http
 
@@ -187,9 +189,15 @@ class Reading:
         await self._response.aclose()
 
     def _broken(self, error: Exception) -> UpstreamFailure:
+        request = self._response.request
         if isinstance(error, http.RequestError):
-            error.request = self._response.request  # as where the caller reads
-        return UpstreamFailure(error)
+            error.request = request  # as where the caller reads
+        told: Exception = error
+        if isinstance(error, http.TransportError):  # nobody is reading yet: the SDK's, as of any request
+            timed_out = isinstance(error, http.TimeoutException)
+            told = (anthropic.APITimeoutError if timed_out else anthropic.APIConnectionError)(request=request)
+            told.__cause__ = error
+        return UpstreamFailure(told)
 
     def _begin(self) -> _Ahead:
         self._response.stream = ahead = _Ahead(self._response.stream)
