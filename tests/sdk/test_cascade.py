@@ -364,3 +364,57 @@ def test_looking_at_an_answer_warns_nobody_and_a_plain_dict_can_be_looked_at(tmp
         warnings.simplefilter("error")
         assert HAIKU == client.messages.create(**CALL).model
         assert HAIKU == client.post("/v1/messages", body=CALL, cast_to=dict[str, Any])["model"]
+
+
+JUDGE_ELSEWHERE = """
+[upstream.local]
+base_url = "{url}"
+api_key_env = ""
+[[price]]
+provider = "local"
+model = "claude-sonnet-5-5"
+input = 1
+output = 1
+source = "ours"
+as_of = 2026-11-23
+[[tier]]
+name = "haiku"
+model = "claude-haiku-5-5"
+[[tier]]
+name = "sonnet"
+model = "claude-sonnet-5-5"
+upstream = "local"
+[[tier]]
+name = "opus"
+model = "claude-opus-5-5"
+[cascade]
+enabled = true
+judge = "sonnet"
+controls = 0
+[classifier]
+learned = false
+"""
+
+
+def test_a_judge_elsewhere_gets_nothing_of_the_callers_but_the_task(tmp_path: Path, server: Server) -> None:
+    own = {
+        "anthropic-beta": "oauth-2025-04-20,context-1m-2025-08-07",
+        "x-own": "SECRET",
+        "cookie": "SECRET",
+        "leastwise-session": "SECRET",
+    }
+    file = tmp_path / "leastwise.toml"
+    with serve() as local:
+        file.write_text(JUDGE_ELSEWHERE.format(url=local.url))
+        environ = {"LEASTWISE_STORE_URL": f"sqlite:///{tmp_path}/ledger.db"}
+        with Runtime(load(file, environ, cwd=tmp_path)) as runtime:
+            client = leastwise.Anthropic(
+                base_url=server.url, api_key="SECRET", default_headers=own, leastwise=runtime
+            )
+            with client:
+                message = ask(client, EASY, extra_headers={"x-extra": "SECRET"}, extra_query={"q": "SECRET"})
+        (seen,) = local.simulator.requests
+    assert HAIKU == message.model
+    assert ["accept"] == [one.says for one in told(message).checks if one.check == "judge"]
+    assert "SECRET" not in repr(seen)
+    assert "anthropic-beta" not in seen.headers

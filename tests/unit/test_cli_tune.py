@@ -223,6 +223,22 @@ def test_calibrate_another_check(capsys: Capture, labelled: Path) -> None:
     assert "nothing is kept: give others their threshold: in their [[check]], or Task(threshold=)" in err
 
 
+def test_the_threshold_of_a_check_is_its_own(capsys: Capture, home: Path) -> None:
+    mine = home / "mine.toml"
+    mine.write_text('[[check]]\nname = "fn"\nfunction = "not.here:fn"\nthreshold = 0.7\n', "utf-8")
+
+    _, out, _ = run(capsys, "tune", "calibrate", "--check", "fn", "--config", str(mine), "--json")
+
+    assert 0.7 == json.loads(out)["raw_threshold"]
+
+
+def test_what_was_only_tried_out_is_kept_by_the_command_that_follows(capsys: Capture, labelled: Path) -> None:
+    _, _, err = run(capsys, "tune", "calibrate", "--tag", "a", "--target", "0.1", "--dry-run")
+
+    assert "next   leastwise tune calibrate --tag a --target 0.1" == err.splitlines()[-1]
+    assert {} == kept(labelled)
+
+
 def test_calibrate_without_a_ledger(capsys: Capture, home: Path) -> None:
     assert 0 == run(capsys, "tune", "calibrate")[0]
     assert not (home / "state").exists()

@@ -61,6 +61,7 @@ def test_a_plans_key_tells_apart_all_by_which_an_answer_is_accepted() -> None:
         Task(check=False),
         Task(threshold=4),
         Task(escalate_to="sonnet"),
+        Task(stream="commit"),  # what was let go is not judged
         Task(check="json"),
         Task(check=is_fine),
         Task(check=lambda *_: False),

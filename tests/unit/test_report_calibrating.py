@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from leastwise.cascade import Calibration
 from leastwise.cascade.calibration import Scored as Sample
 from leastwise.ladder import Verdict
 from leastwise.report.calibrating import (
@@ -90,11 +94,11 @@ def test_one_type_is_shown_once() -> None:
 def test_what_is_refused_accepts_nothing_and_what_is_too_few_what_it_did() -> None:
     refused = calibrated([*good(60), scored(5.0, ok=False)], JUDGE)
     assert 2 == len(refused.to_keep)
-    assert "meanwhile accepts nothing: no score keeps the promise" in text_of(refused)
-    assert "which may be 7.6% of all such: too few answers to tell for 5% at 95%" in text_of(refused)
-    assert "meanwhile accepts from 3 on, unless it was calibrated before" in text_of(
-        calibrated(good(3), JUDGE)
+    assert "meanwhile accepts nothing: the sample is large enough, and no score is good enough" in text_of(
+        refused
     )
+    assert "which may be 7.6% of all such: too few answers to tell for 5% at 95%" in text_of(refused)
+    assert "meanwhile accepts from 3 on" in text_of(calibrated(good(3), JUDGE))
 
 
 def test_labels_of_a_few_are_a_sample_only_where_nobody_chose_them() -> None:
@@ -136,6 +140,26 @@ def test_scores_of_another_judge_or_question_are_left_out() -> None:
     assert "left out 1 score of another judge, maker or question than is in force now" in text_of(report)
     alone = text_of(calibrated([scored(5.0, ok=True, stamp="before")], JUDGE))
     assert alone.endswith("no score judge has scored no answer as it is now")
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept", "said"),
+    [
+        (good(30), {}, "accepts from 3 on"),
+        (good(30), {"": 5.0}, "what was kept before counts: accepts from 5 on"),
+        (good(30), {"": None}, "what was kept before counts: accepts nothing"),
+        (
+            [*good(100), *[scored(5.0, ok=False)] * 50],
+            {"": 5.0},
+            "accepts nothing: the sample is large enough",
+        ),
+    ],
+)
+def test_what_counts_meanwhile(rows: list[Scored], kept: dict[str, float | None], said: str) -> None:
+    stamp = rows[0].verdict.stamp
+    before = {(stamp, kind): Calibration(stamp, kind, least) for kind, least in kept.items()}
+
+    assert f"meanwhile {said}" in text_of(calibrated(rows, replace(JUDGE, kept=before)))
 
 
 def test_a_maker_that_is_its_own_judge_accepts_nothing_meanwhile() -> None:

@@ -58,7 +58,7 @@ def test_a_type_whose_answers_fail_too_often_passes_its_tier_by() -> None:
     assert text.endswith(" (1 more type: --json)")
     assert ["summarise", ""] == [one["type"] for one in cascade_json(report)["passed_by"]]
     alone = replace(report, passed_by=report.passed_by[1:])
-    assert cascade_lines(alone)[0][1].startswith("asks of no type begins at opus: ")
+    assert cascade_lines(alone)[0][1].startswith("a task of no type begins at opus: ")
 
 
 def test_a_type_may_climb_no_further_than_the_plan_says() -> None:

@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from inspect import isawaitable
-from typing import Any, Generic, TypeVar, cast
+from inspect import isawaitable, iscoroutine
+from math import isfinite
+from typing import Any, Generic, TypeVar, cast, get_args
 
 from leastwise.cascade.combine import read_finding
 from leastwise.cascade.plan import Unparsable
@@ -69,7 +70,8 @@ class Cascade(Generic[T]):
         unparsable: What becomes of an answer of which the check cannot tell.
 
     Raises:
-        ValueError: no tiers.
+        ValueError: no tiers, or `unparsable` is neither.
+        TypeError: `ask` or `check` is no function, or `threshold` no number.
 
     >>> given = Cascade(
     ...     lambda tier, task: f"{tier}: {task}",
@@ -89,18 +91,38 @@ class Cascade(Generic[T]):
         threshold: float | None = None,
         unparsable: Unparsable = "escalate",
     ) -> None:
-        if not tiers:
-            message = "tiers is empty: name at least one, cheap to dear"
+        if not tiers or isinstance(tiers, str):
+            message = f"tiers={tiers!r}: expected a list of at least one, cheap to dear"
+            raise ValueError(message)
+        functions: dict[str, object] = {"ask": ask, "check": check}
+        for name, function in functions.items():
+            if not callable(function):
+                message = f"{name}={function!r}: expected a function"
+                raise TypeError(message)
+        told: object = threshold
+        if told is not None and not (isinstance(told, int | float) and isfinite(told)):
+            message = f"threshold={threshold!r}: expected a number on the check's scale, such as 3"
+            raise TypeError(message)
+        if unparsable not in get_args(Unparsable):
+            message = f"unparsable={unparsable!r}: expected one of {', '.join(get_args(Unparsable))}"
             raise ValueError(message)
         self._ask, self._check = ask, check
         self._tiers, self._threshold, self._unparsable = tuple(tiers), threshold, unparsable
 
     def run(self, task: Any) -> Climbed[T]:
-        """Return the first answer that is accepted, else the last tier's."""
+        """Return the first answer that is accepted, else the last tier's.
+
+        Raises:
+            TypeError: `ask` or `check` is a coroutine function.
+        """
         steps, value = self._climb(task), None
         try:
             while True:
                 value = steps.send(value)()
+                if iscoroutine(value):
+                    value.close()
+                    message = "ask or check is a coroutine function: await run_async(task)"
+                    raise TypeError(message)
         except StopIteration as stop:
             return cast("Climbed[T]", stop.value)
 

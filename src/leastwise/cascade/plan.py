@@ -119,7 +119,7 @@ class Plan:
         """The same digits for all by which an answer is accepted; None where no name could tell it apart."""
         if any(check.version is None for check in self.checks):
             return None
-        return _digest(self.digest, [check.threshold for check in self.checks], self.escalate_to)
+        return _digest(self.digest, [check.threshold for check in self.checks], self.escalate_to, self.stream)
 
 
 def _digest(*parts: object) -> str:

@@ -60,7 +60,7 @@ from leastwise.ledger import Feedback, new_id
 from leastwise.models import canonical
 from leastwise.money import show, to_usd
 from leastwise.report.messages_log import calls_in
-from leastwise.report.table import plural
+from leastwise.report.table import labelled, plural
 from leastwise.report.trials import TrialReport, means_of, standing_words, trial_json, trial_lines
 from leastwise.stores import Query, Store
 
@@ -238,7 +238,8 @@ def _open(wanted: OpenTrial, settings: Config, *, is_dry: bool, as_json: bool) -
     if as_json:
         print_json({**trial_json(_report(wanted, (), state, settings.ladder)), "calls_last_week": seen})
     else:
-        lines = (f"{state}: clients that use {where} try up to", f"  {what}, {most}", f"  {calls}")
+        head = f"{state}: clients that use the store below try up to"
+        lines = [head, f"  {what}, {most}", f"  {calls}", *labelled("store", where)]
         print_lines(lines)
     if not seen:
         say(f"no call of this tag was seen; calls get it by Task(tag={wanted.tag!r}), in running clients")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -91,6 +92,8 @@ def calibrate(
         first = 0.0 if since is None else time.time() - since * _DAY_S
         scored = store.scored(since=first) if store is not None else []
         rows = [row for row in scored if tag in (None, row.tag)]
+        if store is not None:
+            wanted = replace(wanted, kept=store.evidence("").calibrations)
         report = calibrated(rows, wanted)
         if store is not None and not dry_run:
             for one in report.to_keep:
@@ -101,7 +104,14 @@ def calibrate(
     if len(tags) == 1 and any(tags) and report.to_keep:
         say(f"it stands on calls of tag {''.join(tags)}, and counts for those of other tags, too")
     if report.to_keep and dry_run:
-        say_next("leastwise tune calibrate")
+        told = {"check": check, "tag": tag, "type": task_type, "target": target, "sure": sure, "since": since}
+        usual = {"check": JUDGE, "target": TARGET, "sure": SURE}
+        options = (
+            f" --{name} {shlex.quote(f'{value:g}' if isinstance(value, float) else value)}"
+            for name, value in told.items()
+            if value is not None and value != usual.get(name)
+        )
+        say_next(f"leastwise tune calibrate{''.join(options)}")
     else:
         say_next("leastwise report" if report.to_keep else "leastwise feedback ID --ok")
     return OK
@@ -111,7 +121,8 @@ def _wanted(settings: Config, wanted: Wanted) -> Wanted:
     """Return what is to be calibrated, under the configuration in force."""
     plan = Plans(settings, imports=False).usual
     if wanted.check != JUDGE:
-        return wanted
+        told = next((row.threshold for row in settings.checks if row.name == wanted.check), None)
+        return wanted if told is None else replace(wanted, raw=told)
     return replace(
         wanted,
         by=str(plan.judge),

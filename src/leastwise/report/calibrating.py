@@ -10,8 +10,9 @@ more of them pass than the sample says could, there is no threshold.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from io import BufferedReader
+from types import MappingProxyType
 from typing import Any, Final
 
 from leastwise.cascade import SURE, TARGET, THRESHOLD, Calibration, Rate, alarm, interval
@@ -51,6 +52,7 @@ class Wanted:
         target: The share of accepted answers that may be unacceptable, between 0 and 1.
         sure: How surely no more are, between 0 and 1.
         trusts_self: Whether a model's word on its own answers counts uncalibrated.
+        kept: What was calibrated before, by stamp and type.
     """
 
     check: str
@@ -61,6 +63,7 @@ class Wanted:
     target: float = TARGET
     sure: float = SURE
     trusts_self: bool = False
+    kept: Mapping[tuple[str, str], Calibration] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,12 +277,16 @@ def _maker_lines(maker: Maker, wanted: Wanted) -> list[str]:
 
 
 def _meanwhile(maker: Maker, wanted: Wanted) -> str:
-    """Return what becomes of a maker's answers where all types together have no threshold."""
-    if not maker.lines[0].lacking:
-        return "accepts nothing: no score keeps the promise"
-    barred = maker.is_self and not wanted.trusts_self
-    raw = "nothing: it is its own judge" if barred else f"from {wanted.raw:g} on"
-    return f"accepts {raw}, unless it was calibrated before"
+    """Return what counts where a sample gives no threshold."""
+    found = maker.lines[0].calibration
+    if found.stamp and not maker.lines[0].lacking:
+        return "accepts nothing: the sample is large enough, and no score is good enough"
+    before = wanted.kept.get((found.stamp, found.task_type)) or wanted.kept.get((found.stamp, ""))
+    if before is not None:
+        least = "accepts nothing" if before.threshold is None else f"accepts from {before.threshold:g} on"
+        return f"what was kept before counts: {least}"
+    is_barred = maker.is_self and not wanted.trusts_self
+    return "accepts nothing: it is its own judge" if is_barred else f"accepts from {wanted.raw:g} on"
 
 
 def _rates(rates: Rates | None) -> list[str]:

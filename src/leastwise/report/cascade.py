@@ -22,7 +22,7 @@ from leastwise.routing.climbing import Asked, Climber, is_doubted
 _OFTEN: Final = 0.02
 #: How sure that must be: reports are read again and again, and at 95 % a single one would be enough.
 _SURE: Final = 0.99
-_NO_TYPE: Final = "asks of no type"
+_NO_TYPE: Final = "a task of no type"
 _ANY_DRAW: Final = 1.0  # no probe
 _NONE: Final = interval(0, 0)
 

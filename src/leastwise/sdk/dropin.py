@@ -201,7 +201,8 @@ class _Routing:
         known: Sequence[str] = request.betas
         if step.is_own:
             plain = {name: step.request.get(name) for name in step.request.names}
-            of_key = [beta for beta in known if beta.startswith(_OAUTH)]
+            is_theirs = step.upstream == OWN_UPSTREAM  # whose key goes along
+            of_key = [beta for beta in known if beta.startswith(_OAUTH) and is_theirs]
             needed = dict.fromkeys((*step.request.betas, *of_key))
             return type(options).construct(
                 method="post",
