@@ -531,7 +531,7 @@ class bool_:  # noqa: N801 - as NumPy calls its own
         (
             Decimal("sNaN"),
             3,
-            Verdict("mine", "abstain", "returned a Decimal, which is neither yes or no nor a score"),
+            Verdict("mine", "abstain", "returned a number that no score can be"),
         ),
         (bool_(1), None, Verdict("mine", "accept", "returned True")),
         (bool_(0), None, Verdict("mine", "escalate", "returned False")),
@@ -553,14 +553,14 @@ class bool_:  # noqa: N801 - as NumPy calls its own
         (
             float("nan"),
             3,
-            Verdict("mine", "abstain", "returned a float, which is neither yes or no nor a score"),
+            Verdict("mine", "abstain", "returned a number that no score can be"),
         ),
-        (10**400, 3, Verdict("mine", "abstain", "returned a int, which is neither yes or no nor a score")),
+        (10**400, 3, Verdict("mine", "abstain", "returned a number that no score can be")),
         (Verdict("own", "accept", "good"), None, Verdict("own", "accept", "good")),
         (
             Verdict("own", "fine", "good"),  # type: ignore[arg-type]  # what a user's function may do
             None,
-            Verdict("mine", "abstain", "returned a Verdict, which is neither yes or no nor a score"),
+            Verdict("mine", "abstain", "returned a Verdict that says none of accept, escalate, abstain"),
         ),
     ],
 )

@@ -790,6 +790,9 @@ def test_doctor_tells_a_check_that_cannot_be_made(user: Path) -> None:
     ((state, words, mend),) = examined({}, "cascade")
     assert ("warn", "see that your program finds it: it need not be on this command's path") == (state, mend)
     assert words.startswith("[[check]] own: function = 'no_such_module:check' cannot be imported")
+    write(user, '[[check]]\nname = "own"\nfunction = "os:sep"\n')
+    words = "[[check]] own: function = 'os:sep' is a str: expected a function"
+    assert [("fail", words, "mend its [[check]]")] == examined({}, "cascade")
 
 
 def test_doctor_counts_the_calls_that_a_fault_of_ours_left_unrouted(tmp_path: Path) -> None:

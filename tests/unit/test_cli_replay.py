@@ -264,6 +264,19 @@ def test_a_promise_needs_two_tiers_and_a_check_of_the_first(capsys: Capture, tmp
     assert f"t.csv: no column {LARGE}|gate; name another check, or other tiers" in other[2]
 
 
+def test_a_check_that_some_tiers_lack_is_left_out_and_told(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    head = "id,a|score,a|cost_usd,a|gate,a|judge,b|score,b|cost_usd,b|gate,c|score,c|cost_usd"
+    rows = [f"{n},{n % 2},1,{n % 2},1,{int(n % 4 > 0)},2,1,1,9" for n in range(40)]
+    path.write_text("\n".join([head, *rows]), encoding="utf-8")
+
+    code, out, err = run(capsys, str(path), "--policy", "cascade")
+
+    assert (0, True, False) == (code, "cascade gate" in out, "cascade judge" in out)
+    assert "left out: judge, for there is no column b|judge" == err.splitlines()[0]
+    assert "no column b|judge" in run(capsys, str(path), "--check", "judge")[2]
+
+
 def test_one_task_cannot_be_parted(capsys: Capture, tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("id,a|score,a|cost_usd,b|score,b|cost_usd\n1,1,1,1,1\n", encoding="utf-8")

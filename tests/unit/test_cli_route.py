@@ -208,9 +208,9 @@ def test_explain_goes_by_how_checks_went(capsys: Capture, home: Path) -> None:
     _, out, _ = run(capsys, SPAM, "--explain", "--config", str(file))
 
     text = " ".join(out.split())
-    assert "begin begins at opus: sonnet, none accepted (it would be its own judge" in text
+    assert "begin begins at opus: haiku, 3% of 100 accepted, costs $0.0" in text
     assert "[break_even] haiku > opus" in text
-    assert "  checks " not in out
+    assert "\n  checks " not in out
 
 
 def test_every_code_of_a_decision_belongs_to_one_phase() -> None:

@@ -34,10 +34,11 @@ def decide(
     model: str = "auto",
     policy: Policy | None = None,
     plan: Plan = plan(),  # noqa: B008 - a frozen value
+    max_tokens: int = 500,
     **given: Any,
 ) -> Decision:
     router = Router(DEFAULT_LADDER, policy or Policy(learned=False, mode="enforce"))
-    body = {"model": model, "max_tokens": 500, "messages": [{"role": "user", "content": prompt}]}
+    body = {"model": model, "max_tokens": max_tokens, "messages": [{"role": "user", "content": prompt}]}
     return router.decide(body, task, now=AT, plan=plan, **given)
 
 
@@ -213,6 +214,13 @@ def test_the_size_that_the_caller_told_counts_in_what_a_tier_costs() -> None:
     short, long = (decide(task=task, plan=dear) for task in sizes)
     assert ("opus", Code.BREAK_EVEN) == (short.tier, codes(short)[-1])  # to judge four tokens costs more
     assert ("sonnet", [Code.SIGNALS]) == (long.tier, codes(long))
+
+
+def test_no_answer_is_longer_than_its_cap() -> None:
+    judged = plan(JUDGE)
+    roomy, tight = (decide(SPAM, Task(check="judge"), plan=judged, max_tokens=cap) for cap in (500, 8))
+    assert "haiku" == roomy.tier  # 300 tokens are taken to come: worth a judgement
+    assert ("opus", Code.BREAK_EVEN) == (tight.tier, codes(tight)[-1])  # eight are not
 
 
 def test_what_routing_is_sure_of_is_not_judged_but_now_and_then() -> None:

@@ -30,6 +30,16 @@ def sonnet(accepted: int = 179, checked: int = 196) -> Leg:
     return Leg("sonnet", 400_000, 20_000, Rung(checked=checked, accepted=accepted))
 
 
+def test_a_tier_that_is_passed_by_is_set_against_the_best_of_those_below() -> None:
+    barred = replace(sonnet(), barred="its own judge")
+
+    found = begin([haiku(60, 196), barred, replace(OPUS, answer_nusd=200_000)])
+
+    assert 2 == found.index
+    assert found.costs_nusd[0] < found.costs_nusd[1]
+    assert found.words.startswith("begins at opus: haiku, 31% of 196 accepted, costs ")
+
+
 def test_a_cascade_that_pays_begins_low() -> None:
     words = "haiku pays: 91% of 196 accepted; expected $0.000201 against $0.000900 on opus"
 

@@ -131,13 +131,20 @@ def read_finding(found: Any, name: str, threshold: float | None = None) -> Verdi
         )
     score = _score(found)
     if score is None:
-        words = f"returned a {type(found).__name__}, which is neither yes or no nor a score"
-        return Verdict(name, "abstain", words)
+        return Verdict(name, "abstain", f"returned {_odd(found)}")
     if threshold is None:
         words = f"score {score:g}, and no threshold to hold it against: give one, threshold=..."
         return Verdict(name, "abstain", words, score=score)
     says: Says = "accept" if score >= threshold else "escalate"
     return Verdict(name, says, f"score {score:g}, {threshold:g} wanted", score=score)
+
+
+def _odd(found: Any) -> str:
+    if isinstance(found, Verdict):
+        return f"a Verdict that says none of {', '.join(SAYS)}"
+    if isinstance(found, Real | Decimal):
+        return "a number that no score can be"
+    return f"a {type(found).__name__}, which is neither yes or no nor a score"
 
 
 def _legal(found: Verdict, name: str) -> Verdict:

@@ -74,7 +74,7 @@ class Start:
 
     @property
     def words(self) -> str:
-        """Why; "" where there was no choice."""
+        """Why, beside what would have been the next best below; "" where there was no choice."""
         legs, costs, last = self.legs, self.costs_nusd, len(self.legs) - 1
         if last == 0:
             return ""
@@ -84,7 +84,7 @@ class Start:
             cost, against = _shown(costs[0], costs[other])
             where = f"{'on' if other == last else 'from'} {legs[other].tier}"
             return f"{legs[0].tier} pays: {_record(legs[0])}; expected {cost} against {against} {where}"
-        below = self.index if self.probes else best - 1
+        below = self.index if self.probes else min(range(best - 1, -1, -1), key=costs.__getitem__)
         leg, (cost, against) = legs[below], _shown(costs[below], costs[best])
         where = "straight" if best == last else f"from {legs[best].tier}"
         why = f"{leg.tier}, {_record(leg)}, costs {cost} with checks against {against} {where}"

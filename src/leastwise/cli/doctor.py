@@ -256,8 +256,11 @@ def _of_cascade(config: Config, environ: Mapping[str, str], at: datetime) -> Ite
     try:
         Plans(config)
     except ConfigError as error:
-        mend = "see that your program finds it: it need not be on this command's path"
-        yield Check("cascade", "warn", str(error), mend)
+        if isinstance(error.__cause__, ModuleNotFoundError):
+            mend = "see that your program finds it: it need not be on this command's path"
+            yield Check("cascade", "warn", str(error), mend)
+        else:
+            yield Check("cascade", "fail", str(error), "mend its [[check]]")
     for row in config.checks:
         lacking = missing(row, environ) if row.command else ""
         if lacking:

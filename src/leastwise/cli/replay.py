@@ -9,7 +9,7 @@ from typing import Annotated, Final
 from cyclopts import Parameter, validators
 
 from leastwise import evaluate
-from leastwise.cli.console import OK, AsJson, print_either, say_next
+from leastwise.cli.console import OK, AsJson, print_either, say, say_next
 from leastwise.errors import ConfigError
 from leastwise.evaluate import CHECKS, Check, Column, Outcomes, Policy, Simulated, Way
 from leastwise.report.replay import replay_json, replay_lines
@@ -92,7 +92,8 @@ def replay(
             message = f"--check {name}: {table.name} has no column that ends in |{name}"
             raise ConfigError(message)
     way = tuple(tiers.split(",")) if tiers else ()
-    checks = [Column(name, threshold, 0.0 if name == _FREE else check_cost) for name in check or table.checks]
+    names = check or (table.checks if way else _complete(table))
+    checks = [Column(name, threshold, 0.0 if name == _FREE else check_cost) for name in names]
     accuracies = judge_accuracy or (() if checks else _ACCURACIES)
     judges: list[Check] = [*checks, *(Simulated(accuracy, judge_cost) for accuracy in accuracies)]
     parts, how = evaluate.splits_of(table, splits, seed)
@@ -107,6 +108,19 @@ def replay(
         f"leastwise tune replay {outcomes} --splits 200 --target 0.1" if is_next else "leastwise tune table"
     )
     return OK
+
+
+def _complete(table: Outcomes) -> list[str]:
+    """Return the checks that all tiers below the last have; those that some lack are told, not tried."""
+    asked = evaluate.undominated(table, range(len(table)))[:-1]
+    complete = []
+    for name, of in table.checks.items():
+        lacking = [f"{model}|{name}" for model in asked if model not in of]
+        if lacking:
+            say(f"left out: {name}, for there is no column {', '.join(lacking)}")
+        else:
+            complete.append(name)
+    return complete
 
 
 def _policies(names: Sequence[str], way: Way, checks: Sequence[Check]) -> Iterator[Policy]:

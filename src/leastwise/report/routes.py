@@ -178,16 +178,18 @@ class Planner:
             would_nusd=self._repriced(usage, decision, decision.would) if decision.would else 0,
             features=features,
             plan=plan,
-            begins=self._begins(plan, known, decision, told) if weighs else "",
+            begins=self._begins(plan, known, decision, told, cap) if weighs else "",
             weighing=self.router.teller.weigh(features) if weighs else None,
         )
 
-    def _begins(self, plan: Plan, known: Known, made: Decision, output_tokens: int | None) -> str:
+    def _begins(
+        self, plan: Plan, known: Known, made: Decision, output_tokens: int | None, cap: int | None
+    ) -> str:
         if not (plan.checks and plan.governs and made.climbs):
             return ""
         tokens = made.input_tokens
         plan = plan if made.is_judged else plan.unjudged
-        asked = Asked(plan, known, made.task_type, lambda _: tokens, output_tokens, self._now)
+        asked = Asked(plan, known, made.task_type, lambda _: tokens, output_tokens, self._now, cap=cap)
         tiers = (Tier(made.tier, made.model, made.upstream), *made.climbs)
         return Climber(self.book, self.models).begin(asked, tiers, 1.0).words
 

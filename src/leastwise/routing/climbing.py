@@ -7,6 +7,7 @@ and whether a tier's own model would be its judge, whose word accepts nothing be
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,6 +53,7 @@ class Asked:
         output_tokens: The size of its answer as the caller told, or None.
         at: When; its prices count.
         is_unseen: Whether it holds what a judge is not shown, so that a judge cannot tell.
+        cap: Its `max_tokens`; no answer is longer.
     """
 
     plan: Plan
@@ -61,6 +63,7 @@ class Asked:
     output_tokens: int | None
     at: datetime
     is_unseen: bool = False
+    cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +89,13 @@ class Climber:
         found = asked.known.evidence.rungs
         rungs = [found.get((asked.task_type, tier.name or tier.model), _NEW) for tier in tiers]
         seen = _mean(rungs[0].output_tokens, rungs[0].checked)  # of all tasks, not of those that climbed
-        output = asked.output_tokens or seen or _USUAL_OUTPUT_TOKENS
+        cap = asked.cap or sys.maxsize
+        output = asked.output_tokens or min(seen or _USUAL_OUTPUT_TOKENS, cap)
         legs, after = [], 0
         for tier, rung, below in zip(tiers, rungs, (_NEW, *rungs), strict=False):
             rejected = below.checked - below.accepted
             if rejected >= _LEAST_REJECTED:  # else as long as after the tier below that, if that is known
-                after = _mean(below.after_tokens, rejected)
+                after = min(_mean(below.after_tokens, rejected), cap)
             leg = Leg(
                 tier=str(tier),
                 answer_nusd=self._price(asked, tier, 0, output),

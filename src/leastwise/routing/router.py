@@ -588,7 +588,8 @@ class Router:
             told = case.features.expected_output_tokens
             is_unseen = case.features.has_images or case.features.has_documents
             tokens = partial(self._tokens, case)
-            asked = Asked(plan, case.known, case.task_type, tokens, told, case.at, is_unseen)
+            cap = case.request.max_tokens
+            asked = Asked(plan, case.known, case.task_type, tokens, told, case.at, is_unseen, cap)
             tiers = (case.here, *dearer)
             start = self._climber.begin(asked, tiers, other_draw)
             if case.is_forced:
